@@ -1,0 +1,201 @@
+/**
+ * The job as data: its record, its states, the options it is added with, and
+ * what can be wrong with it.
+ *
+ * A job is one run of a task that somebody asked for. This module knows nothing
+ * of databases or workers.
+ *
+ * @since 0.1.0
+ */
+import type * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+
+/**
+ * The number that the database gave a job, in decimal digits: a 64-bit integer
+ * does not fit a JavaScript number.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const JobId = Schema.String.check(Schema.isPattern(/^[1-9][0-9]{0,18}$/)).pipe(Schema.brand("kongtask/JobId"))
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type JobId = typeof JobId.Type
+
+/**
+ * Where a job stands.
+ *
+ * **Details**
+ *
+ * - `scheduled`: its time has not come yet
+ * - `ready`: a worker may claim it
+ * - `running`: a pool holds it
+ * - `retrying`: it failed and waits for its next attempt
+ * - `completed`, `failed`, `cancelled`: it has stopped for good
+ *
+ * A completed or cancelled job is deleted; a failed one stays, its attempts used up.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const State = Schema.Literals([
+  "scheduled",
+  "ready",
+  "running",
+  "retrying",
+  "completed",
+  "failed",
+  "cancelled"
+])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type State = typeof State.Type
+
+/**
+ * What happens when a job with the same key exists already.
+ *
+ * **Details**
+ *
+ * - `replace` (default): a waiting job takes all the new attributes and starts over; a running or failed one loses
+ *   the key and will not be retried, and a new job is added
+ * - `preserve_run_at`: as `replace`, but a job that has not been attempted keeps its time
+ * - `unsafe_dedupe`: the existing job stays as it is, whatever its state, even running or failed
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const KeyMode = Schema.Literals(["replace", "preserve_run_at", "unsafe_dedupe"])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type KeyMode = typeof KeyMode.Type
+
+/**
+ * A job as it stood in the database at one moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Job extends Schema.Class<Job>("kongtask/Job")({
+  id: JobId,
+  /** The name of its task. */
+  task: Schema.String,
+  state: State,
+  /** The payload as stored: JSON, encoded by the task's payload schema. */
+  payload: Schema.Json,
+  /** The named queue whose jobs run one at a time; `undefined` for a job that runs beside any other. */
+  queueName: Schema.UndefinedOr(Schema.String),
+  /** Smaller numbers first. */
+  priority: Schema.Int,
+  /** Not before this time, by the database's clock. */
+  runAt: Schema.DateTimeUtc,
+  /** Attempts begun so far, the running one included. */
+  attempts: Schema.Int,
+  maxAttempts: Schema.Int,
+  /** What the last failed attempt said; kept while the job waits for its retry. */
+  lastError: Schema.UndefinedOr(Schema.String),
+  createdAt: Schema.DateTimeUtc,
+  updatedAt: Schema.DateTimeUtc,
+  key: Schema.UndefinedOr(Schema.String),
+  /** When the pool that holds it claimed it or last confirmed that; `undefined` when nobody holds it. */
+  lockedAt: Schema.UndefinedOr(Schema.DateTimeUtc),
+  /** The id of the pool that holds it. */
+  lockedBy: Schema.UndefinedOr(Schema.String),
+  /** How often it was changed through its key. */
+  revision: Schema.Int,
+  flags: Schema.Array(Schema.String)
+}) {}
+
+/**
+ * Options of one job. What is left out comes from the task's own defaults, then
+ * from the defaults below.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** A named queue, 1 to 128 characters: its jobs run one at a time, in order. Default: none. */
+  readonly queueName?: string | undefined
+  /** Not before this time, by the database's clock. Default: now. */
+  readonly runAt?: DateTime.DateTime | Date | undefined
+  /** Not before so long from now, by the database's clock; excludes `runAt`. */
+  readonly delay?: Duration.Input | undefined
+  /** How often it may be attempted, 1 to 32,767. Default: 25. */
+  readonly maxAttempts?: number | undefined
+  /** −32,768 to 32,767, smaller numbers first. Default: 0. */
+  readonly priority?: number | undefined
+  /** 1 to 512 characters, unique among all jobs of the schema, whatever their task. Default: none. */
+  readonly jobKey?: string | undefined
+  /** What to do when the key is taken. Default: `replace`. */
+  readonly jobKeyMode?: KeyMode | undefined
+  /** Marks that a worker may be told to leave alone. Default: none. */
+  readonly flags?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * What a handler is told about the job that it runs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Running {
+  readonly id: JobId
+  readonly task: string
+  /** 1 for the first attempt. */
+  readonly attempt: number
+  readonly maxAttempts: number
+  /** Whether no attempt is left after this one. */
+  readonly isLastAttempt: boolean
+  readonly key: string | undefined
+  readonly queueName: string | undefined
+  readonly priority: number
+  readonly runAt: DateTime.Utc
+  readonly createdAt: DateTime.Utc
+  readonly revision: number
+  readonly flags: ReadonlyArray<string>
+  /** What the previous attempt failed with. */
+  readonly lastError: string | undefined
+}
+
+/**
+ * A job that cannot be added: a value out of range, too long, or not encodable.
+ * Nothing was written.
+ *
+ * **Details**
+ *
+ * `code` is the SQLSTATE that the SQL functions raise for the same mistake:
+ * `GWBID` task name, `GWBQN` queue name, `GWBJK` job key, `GWBMA` attempts,
+ * `GWBKM` key mode.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidJob extends Schema.TaggedError<InvalidJob>("kongtask/Job/InvalidJob")("InvalidJob", {
+  /** The name of the task. */
+  task: Schema.String,
+  /** The field at fault. */
+  field: Schema.String,
+  /** What is wrong with its value. */
+  problem: Schema.String,
+  /** The limit that was exceeded, where there is one. */
+  limit: Schema.optional(Schema.Number),
+  /** The value's length, size or number, where a limit was exceeded. */
+  actual: Schema.optional(Schema.Number),
+  code: Schema.optional(Schema.String),
+  /** Which of the jobs of one `addMany`, counted from 0. */
+  index: Schema.optional(Schema.Int)
+}) {
+  override get message(): string {
+    const which = this.index === undefined ? "" : ` (job ${this.index} of the call)`
+    return `A job of task "${this.task}"${which} cannot be added: ${this.field} ${this.problem}.`
+  }
+}

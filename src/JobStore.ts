@@ -1,0 +1,276 @@
+/**
+ * The one seam to a database: everything that the queue reads and writes.
+ *
+ * Each database has one implementation under `src/internal/`, and each of them
+ * passes the store test-suite. Nothing above this interface holds SQL.
+ *
+ * **Words**
+ *
+ * A *pool* is a running worker, known by its id. A *claim* charges an attempt
+ * and writes the pool's id into the job; only the holder may *settle* it: say
+ * that it completed, failed, or is given back (*released*).
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import type * as Job from "./Job.ts"
+import type { KongTaskError } from "./KongTaskError.ts"
+
+/**
+ * A job to add, checked and encoded.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface JobSpec {
+  readonly task: string
+  /** JSON text. */
+  readonly payload: string
+  readonly queueName: string | undefined
+  /** Milliseconds since the epoch. */
+  readonly runAt: number | undefined
+  /** Milliseconds from now, by the database's clock. */
+  readonly delay: number | undefined
+  readonly maxAttempts: number | undefined
+  readonly priority: number | undefined
+  readonly key: string | undefined
+  readonly keyMode: Job.KeyMode | undefined
+  readonly flags: ReadonlyArray<string> | undefined
+}
+
+/**
+ * A claimed job: what its handler is told, and the payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ClaimedJob extends Job.Running {
+  /** Decoded JSON, not yet decoded by the task's schema. */
+  readonly payload: unknown
+}
+
+/**
+ * Which jobs a pool wants.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ClaimRequest {
+  readonly pool: string
+  /** The names of the tasks that the pool has handlers for. */
+  readonly tasks: ReadonlyArray<string>
+  /** At most so many, 1 or more. */
+  readonly limit: number
+}
+
+/**
+ * What a claim found.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Claim {
+  /** In the order of (priority, runAt, id). */
+  readonly jobs: ReadonlyArray<ClaimedJob>
+  /**
+   * Whether jobs were due that could not be had at that moment, because others
+   * were claiming them; only said when `jobs` is empty.
+   */
+  readonly contended: boolean
+  /** Milliseconds until the next waiting job is due; only said when `jobs` is empty. */
+  readonly nextDueIn: number | undefined
+}
+
+/**
+ * What became of a claimed job.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Settlement =
+  | { readonly _tag: "Completed"; readonly id: Job.JobId }
+  | {
+    readonly _tag: "Failed"
+    readonly id: Job.JobId
+    /** What is recorded as the job's last error. */
+    readonly error: string
+    /** Milliseconds until the next attempt; `undefined` fails the job for good. */
+    readonly retryIn: number | undefined
+  }
+  /** Given back: the attempt is not charged, unless somebody changed the job's attempts since. */
+  | { readonly _tag: "Released"; readonly id: Job.JobId; readonly attempt: number }
+
+/**
+ * Jobs that are held by nothing but the locks of an open transaction. No claim
+ * was written and no attempt charged; closing the scope without `settle` makes
+ * them available again as they were.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Batch {
+  readonly jobs: ReadonlyArray<ClaimedJob>
+  /**
+   * Writes a durable claim for these jobs into the batch's transaction, as if
+   * they had been claimed by the pool; it takes effect with `settle`.
+   */
+  readonly promote: (ids: ReadonlyArray<Job.JobId>) => Effect.Effect<void, KongTaskError>
+  /** Writes the outcomes and commits. Jobs that are neither named here nor promoted stay as they were. */
+  readonly settle: (settlements: ReadonlyArray<Settlement>) => Effect.Effect<void, KongTaskError>
+}
+
+/**
+ * Which jobs `list` and `count` look at. All given conditions must hold.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Filter {
+  readonly tasks?: ReadonlyArray<string> | undefined
+  readonly states?: ReadonlyArray<Job.State> | undefined
+  readonly queueName?: string | undefined
+  readonly key?: string | undefined
+}
+
+/**
+ * One page of `list`, in the order of ids.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Page {
+  readonly limit: number
+  /** Only jobs with a greater id. */
+  readonly after?: Job.JobId | undefined
+}
+
+/**
+ * A pool's sign of life.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Heartbeat {
+  /** False when the pool was declared dead: its jobs are no longer its own and its id must not be used again. */
+  readonly isAlive: boolean
+  /** Pools whose lease has run out, to be given to `releasePools`. */
+  readonly deadPools: ReadonlyArray<string>
+}
+
+/**
+ * What was taken from dead pools.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Recovery {
+  /** The pools that this call declared dead. */
+  readonly pools: ReadonlyArray<string>
+  /** Jobs that may run again. */
+  readonly released: number
+  /** Jobs that had no attempt left and have failed. */
+  readonly failed: number
+}
+
+/**
+ * What a store can do beyond the minimum.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Capabilities {
+  /** Whether `batch` works: a job can be held by a row lock that others skip. */
+  readonly batch: boolean
+  /** Whether `notifications` announces jobs that other processes add. */
+  readonly notifications: boolean
+}
+
+/**
+ * What a database has to offer.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Store {
+  readonly capabilities: Capabilities
+
+  /** Adds one job; joins the caller's transaction. One statement. */
+  readonly add: (spec: JobSpec) => Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError>
+
+  /** Adds jobs in the given order, all or none; joins the caller's transaction. One statement. */
+  readonly addMany: (
+    specs: ReadonlyArray<JobSpec>
+  ) => Effect.Effect<ReadonlyArray<Job.Job>, Job.InvalidJob | KongTaskError>
+
+  readonly get: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+  readonly list: (filter: Filter, page: Page) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+  readonly count: (filter: Filter) => Effect.Effect<number, KongTaskError>
+
+  /**
+   * Deletes a job that nobody holds. One that is running loses its key and its
+   * remaining attempts instead. Answers the job as it is after that, or as it
+   * was before the deletion.
+   */
+  readonly remove: (
+    target: { readonly id: Job.JobId } | { readonly key: string }
+  ) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /** Claims due jobs. One statement, committed at once. */
+  readonly claim: (request: ClaimRequest) => Effect.Effect<Claim, KongTaskError>
+
+  /** Holds due jobs by row locks only, while the scope is open. Needs `capabilities.batch`; dies without it. */
+  readonly batch: (request: ClaimRequest) => Effect.Effect<Batch, KongTaskError, Scope.Scope>
+
+  /**
+   * Records outcomes of jobs that the pool holds, all in one statement, and
+   * answers the ids that it did hold. The others are nobody's business any more:
+   * they were released, removed, or claimed by another pool.
+   */
+  readonly settle: (
+    pool: string,
+    settlements: ReadonlyArray<Settlement>
+  ) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
+
+  /**
+   * Gives back uncharged whatever the pool holds beyond the jobs that it knows of, for after a claim whose answer was
+   * lost. Scans the jobs once.
+   */
+  readonly releaseUnknown: (pool: string, known: ReadonlyArray<Job.JobId>) => Effect.Effect<void, KongTaskError>
+
+  /** Makes a pool known, with the time that it may be silent before it counts as dead. */
+  readonly registerPool: (pool: string, lease: Duration.Duration) => Effect.Effect<void, KongTaskError>
+
+  /** Confirms that a pool is alive and looks for dead ones. One statement. */
+  readonly heartbeat: (pool: string) => Effect.Effect<Heartbeat, KongTaskError>
+
+  /** Forgets a pool that has stopped, and releases uncharged whatever it still holds. */
+  readonly deregisterPool: (pool: string) => Effect.Effect<void, KongTaskError>
+
+  /**
+   * Declares pools dead and releases their jobs and queues at once; the attempt
+   * stays charged, and a job without attempts left has failed. `"all"` is for a
+   * database that nobody else can have open.
+   */
+  readonly releasePools: (pools: ReadonlyArray<string> | "all") => Effect.Effect<Recovery, KongTaskError>
+
+  /**
+   * Announces added jobs: each element is how many. Fails when the connection is
+   * lost; running it again connects anew, and its first element (0) says that it
+   * listens.
+   */
+  readonly notifications: Stream.Stream<number, KongTaskError>
+
+  /** This store on a few connections of its own, which belong to the scope: for a worker. */
+  readonly dedicated: Effect.Effect<Store, KongTaskError, Scope.Scope>
+}
+
+/**
+ * @category services
+ * @since 0.1.0
+ */
+export class JobStore extends Context.Service<JobStore, Store>()("kongtask/JobStore") {}

@@ -1,0 +1,248 @@
+/**
+ * A typed task: the contract between those who add jobs and those who run them.
+ *
+ * `Task.make` defines the contract, which a producer can import without ever
+ * seeing the handler; `.toLayer` implements it. A worker that is asked to run a
+ * task requires the layer of its handler, so that a missing one does not compile.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type * as Job from "./Job.ts"
+import type * as Retry from "./Retry.ts"
+
+const TypeId = "~kongtask/Task" as const
+
+/**
+ * The part of a job's options that a task may set for all its jobs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Defaults = Pick<Job.Options, "maxAttempts" | "priority" | "queueName">
+
+/**
+ * One job to add: what `Queue.addMany` takes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Request<out T extends Any> {
+  readonly task: T
+  readonly payload: T["payloadSchema"]["~type.make.in"]
+  readonly options: Job.Options | undefined
+}
+
+/**
+ * How a handler is run.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HandlerOptions<E> {
+  /**
+   * How long one attempt may take before it is interrupted and counts as failed;
+   * `"Infinity"` for no limit. Default: 15 minutes.
+   */
+  readonly timeout?: Duration.Input | undefined
+  /** What becomes of a failed attempt. Default: `Retry.exponential()`. */
+  readonly retry?: Retry.Input<E> | undefined
+  /**
+   * Whether a payload that does not decode is retried like any failure (a newer
+   * worker may understand it) or fails the job for good. Default: `"retry"`.
+   */
+  readonly onInvalidPayload?: "retry" | "fail" | undefined
+}
+
+/**
+ * Runs one job of a task. `Scope` is provided for each attempt.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type HandlerFn<Payload, Success, Error, R> = (
+  payload: Payload,
+  job: Job.Running
+) => Effect.Effect<Success, Error, R>
+
+/**
+ * The service that a task's handler is: `task.toLayer` provides it, a worker
+ * requires it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Handler<in out Name extends string> {
+  readonly _: unique symbol
+  readonly name: Name
+}
+
+/**
+ * What a `Handler` is at run time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Registration {
+  readonly task: Any
+  readonly handler: HandlerFn<any, any, any, any>
+  readonly context: Context.Context<never>
+  readonly options: HandlerOptions<any>
+}
+
+/**
+ * A task whose types are not known.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Any {
+  readonly [TypeId]: typeof TypeId
+  readonly name: string
+  readonly payloadSchema: Schema.Top
+  readonly successSchema: Schema.Top
+  readonly errorSchema: Schema.Top
+  readonly defaults: Defaults
+}
+
+/**
+ * A named, typed task.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Task<
+  in out Name extends string,
+  in out Payload extends Schema.Top,
+  in out Success extends Schema.Top,
+  in out Error extends Schema.Top
+> extends Any {
+  readonly name: Name
+  readonly payloadSchema: Payload
+  readonly successSchema: Success
+  readonly errorSchema: Error
+
+  /** Describes a job of this task, for `Queue.addMany`; adds nothing yet. */
+  readonly request: (
+    payload: Payload["~type.make.in"],
+    options?: Job.Options
+  ) => Request<this>
+
+  /**
+   * Implements the task.
+   *
+   * **Details**
+   *
+   * The handler is a function, or an effect that makes one (run once, when the
+   * layer is built). Its services come from the layer's context; a typed error
+   * goes to the `retry` policy; a defect, a timeout or a payload that does not
+   * decode is a failed attempt too. It may run more than once for one job.
+   */
+  readonly toLayer: <R, EX = never, RX = never>(
+    handler:
+      | HandlerFn<Payload["Type"], Success["Type"], Error["Type"], R>
+      | Effect.Effect<HandlerFn<Payload["Type"], Success["Type"], Error["Type"], R>, EX, RX>,
+    options?: HandlerOptions<Error["Type"]>
+  ) => Layer.Layer<
+    Handler<Name>,
+    EX,
+    | Exclude<R, Scope.Scope>
+    | Exclude<RX, Scope.Scope>
+    | Payload["DecodingServices"]
+    | Success["EncodingServices"]
+    | Error["EncodingServices"]
+  >
+}
+
+/**
+ * The handlers that running these tasks requires.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type ToHandler<T extends Any> = T extends Any ? Handler<T["name"]> : never
+
+const Proto = {
+  [TypeId]: TypeId,
+  request(this: Any, payload: unknown, options?: Job.Options): Request<Any> {
+    return { task: this, payload, options }
+  },
+  toLayer(
+    this: Any,
+    build: HandlerFn<any, any, any, any> | Effect.Effect<HandlerFn<any, any, any, any>, any, any>,
+    options?: HandlerOptions<any>
+  ) {
+    return Layer.effect(
+      handlerKey(this.name),
+      Effect.map(
+        Effect.all([Effect.context<never>(), Effect.isEffect(build) ? build : Effect.succeed(build)]),
+        ([context, handler]): Registration => ({ task: this, handler, context, options: options ?? {} })
+      )
+    )
+  }
+}
+
+/**
+ * The key under which a task's handler is found in a context.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const handlerKey = <Name extends string>(name: Name): Context.Service<Handler<Name>, Registration> =>
+  Context.Service<Handler<Name>, Registration>(`kongtask/Task/${name}`)
+
+/**
+ * Defines a task.
+ *
+ * **Details**
+ *
+ * `payload` is a schema or the fields of a struct; payload, success and error
+ * travel as JSON, through `Schema.toCodecJson`, so that dates, bigints and
+ * classes may stand in them. The name is 1 to 128 characters; it is checked when
+ * a job is added or a worker starts.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const SendEmail = Task.make("send_email", {
+ *   payload: { to: Schema.String, subject: Schema.String },
+ *   success: Schema.Struct({ messageId: Schema.String })
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <
+  const Name extends string,
+  Payload extends Schema.Top | Schema.Struct.Fields = Schema.Void,
+  Success extends Schema.Top = Schema.Void,
+  Error extends Schema.Top = Schema.Never
+>(
+  name: Name,
+  options?: {
+    readonly payload?: Payload
+    readonly success?: Success
+    readonly error?: Error
+  } & Defaults
+): Task<Name, Payload extends Schema.Struct.Fields ? Schema.Struct<Payload> : Payload, Success, Error> =>
+  Object.assign(Object.create(Proto), {
+    name,
+    payloadSchema: options?.payload === undefined
+      ? Schema.Void
+      : Schema.isSchema(options.payload)
+      ? options.payload
+      : Schema.Struct(options.payload as Schema.Struct.Fields),
+    successSchema: options?.success ?? Schema.Void,
+    errorSchema: options?.error ?? Schema.Never,
+    defaults: {
+      maxAttempts: options?.maxAttempts,
+      priority: options?.priority,
+      queueName: options?.queueName
+    } satisfies Defaults
+  })

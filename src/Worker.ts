@@ -1,0 +1,254 @@
+/**
+ * Running jobs: a worker is a scoped fiber that claims jobs of its tasks and
+ * runs their handlers; interrupting it is the graceful shutdown.
+ *
+ * **Shutdown**
+ *
+ * On interruption it stops claiming, waits for running handlers up to
+ * `shutdownTimeout`, interrupts those that are left (their finalizers run) and
+ * gives their jobs back uncharged, records every outcome, and takes its leave.
+ *
+ * **Delivery**
+ *
+ * At least once. Each attempt is claimed durably before its handler starts, so
+ * after a crash at most the jobs that were running or not yet recorded run
+ * again, each charged one attempt.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as PubSub from "effect/PubSub"
+import * as Stream from "effect/Stream"
+import { randomBytes } from "node:crypto"
+import { taskNameProblem } from "./internal/jobSpec.ts"
+import * as Attempt from "./internal/worker/attempt.ts"
+import * as Pool from "./internal/worker/pool.ts"
+import { awaitShutdownSignal } from "./internal/worker/signals.ts"
+import * as JobStore from "./JobStore.ts"
+import { InvalidConfiguration, KongTaskError } from "./KongTaskError.ts"
+import * as Task from "./Task.ts"
+import type { WorkerEvent } from "./WorkerEvent.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<T extends Task.Any> {
+  /** The tasks whose jobs it runs, each with its handler's layer provided. */
+  readonly tasks: ReadonlyArray<T>
+  /** How many handlers run at once, 1 to 10,000. Default: 10. */
+  readonly concurrency?: number | undefined
+  /** How often to look for jobs when nothing announces them; jittered by a tenth. 10 ms or more. Default: 2 seconds. */
+  readonly pollInterval?: Duration.Input | undefined
+  /** How long running handlers may go on after the interruption. Default: 20 seconds. */
+  readonly shutdownTimeout?: Duration.Input | undefined
+  /** How often the pool confirms that it is alive. At most a third of `lease`. Default: 10 seconds. */
+  readonly heartbeatInterval?: Duration.Input | undefined
+  /** How long the pool may be silent before others release its jobs. Default: 60 seconds. */
+  readonly lease?: Duration.Input | undefined
+  /** Whether to be told of new jobs (LISTEN). Turn it off behind a transaction-mode pooler. Default: true. */
+  readonly listen?: boolean | undefined
+  /** Whether `run` turns SIGTERM and SIGINT into its own interruption. Default: true. */
+  readonly handleSignals?: boolean | undefined
+}
+
+/**
+ * What a `runOnce` did.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Summary {
+  /** Jobs that completed. */
+  readonly completed: number
+  /** Jobs that failed for good. */
+  readonly failed: number
+}
+
+/** Events that nobody reads fast enough are dropped, the oldest first. */
+const eventBuffer = 16_384
+
+const invalid = (field: string, problem: string) =>
+  new KongTaskError({ reason: new InvalidConfiguration({ field, problem }) })
+
+const duration = Effect.fnUntraced(
+  function*(field: string, input: Duration.Input | undefined, fallback: Duration.Duration, minimum = Duration.zero) {
+    const value = input === undefined ? fallback : Duration.fromInput(input)
+    const decoded = Duration.isDuration(value) ? value : value._tag === "Some" ? value.value : undefined
+    return decoded !== undefined && Duration.isFinite(decoded) && !Duration.isLessThan(decoded, minimum)
+      ? decoded
+      : yield* invalid(field, `must be a finite duration of at least ${Duration.format(minimum)}`)
+  }
+)
+
+const settings = Effect.fnUntraced(function*(options: Options<Task.Any>) {
+  const concurrency = options.concurrency ?? 10
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 10_000) {
+    return yield* invalid("concurrency", `must be a whole number from 1 to 10000, not ${concurrency}`)
+  }
+  if (options.tasks.length === 0) return yield* invalid("tasks", "must name at least one task")
+  const names = new Set<string>()
+  for (const { name } of options.tasks) {
+    const problem = taskNameProblem(name)
+    if (problem !== undefined) return yield* invalid("tasks", `has the name "${name}", which ${problem.problem}`)
+    if (names.has(name)) return yield* invalid("tasks", `names the task "${name}" twice`)
+    names.add(name)
+  }
+  const lease = yield* duration("lease", options.lease, Duration.seconds(60), Duration.seconds(1))
+  const heartbeatInterval = yield* duration("heartbeatInterval", options.heartbeatInterval, Duration.millis(
+    Math.min(10_000, Duration.toMillis(lease) / 3)
+  ), Duration.millis(100))
+  if (Duration.toMillis(heartbeatInterval) * 3 > Duration.toMillis(lease)) {
+    return yield* invalid("heartbeatInterval", `must be at most a third of the lease of ${Duration.format(lease)}`)
+  }
+  return {
+    concurrency,
+    lease,
+    heartbeatInterval,
+    pollInterval: yield* duration("pollInterval", options.pollInterval, Duration.seconds(2), Duration.millis(10)),
+    shutdownTimeout: yield* duration("shutdownTimeout", options.shutdownTimeout, Duration.seconds(20)),
+    listen: options.listen ?? true
+  } satisfies Pool.Settings
+})
+
+/** The prefix says that the pool is one of ours, with a heartbeat; graphile-worker's pools have none. */
+const makePoolId = Effect.sync(() => `kongtask-${randomBytes(9).toString("hex")}`)
+
+/**
+ * @category services
+ * @since 0.1.0
+ */
+export class Worker extends Context.Service<Worker, {
+  /**
+   * Claims and runs jobs until interrupted.
+   *
+   * **Details**
+   *
+   * Opens up to 4 connections of its own, derived from the `PgClient` that the
+   * queue was built from; handlers never see them. While the database is away it
+   * waits and keeps the outcomes; it fails only for what waiting does not cure,
+   * such as a missing schema or a lost privilege.
+   */
+  readonly run: <T extends Task.Any>(
+    options: Options<T>
+  ) => Effect.Effect<never, KongTaskError, Task.ToHandler<T>>
+
+  /**
+   * Runs jobs until none is due and none is running, then says how many.
+   *
+   * **Details**
+   *
+   * Jobs whose time comes later, retries among them, are left for another run.
+   */
+  readonly runOnce: <T extends Task.Any>(
+    options: Options<T>
+  ) => Effect.Effect<Summary, KongTaskError, Task.ToHandler<T>>
+
+  /**
+   * What all workers of this service do, from the moment of subscription on; a
+   * reader that falls behind by 16,384 events misses the oldest.
+   */
+  readonly events: Stream.Stream<WorkerEvent>
+}>()("kongtask/Worker") {
+  static readonly layer: Layer.Layer<Worker, never, JobStore.JobStore> = Layer.effect(
+    Worker,
+    Effect.gen(function*() {
+      const store = yield* JobStore.JobStore
+      const events = yield* PubSub.sliding<WorkerEvent>(eventBuffer)
+      const publish = (event: WorkerEvent) => {
+        PubSub.publishUnsafe(events, event)
+      }
+
+      const runPool = Effect.fnUntraced(function*<T extends Task.Any>(options: Options<T>, once: boolean) {
+        const resolved = yield* settings(options)
+        const context = yield* Effect.context<Task.ToHandler<T>>()
+        const runners = new Map(options.tasks.map((task) => [
+          task.name,
+          Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never))
+        ]))
+        const dedicated = yield* store.dedicated
+        while (true) {
+          const id = yield* makePoolId
+          const end = yield* Pool.run({ id, store: dedicated, runners, settings: resolved, once, publish }).pipe(
+            Effect.annotateLogs({ pool: id }),
+            Effect.scoped
+          )
+          if (end._tag === "Drained") return end
+        }
+      }, Effect.scoped)
+
+      return Worker.of({
+        run: (options) => {
+          const forever = Effect.andThen(runPool(options, false), Effect.never)
+          return options.handleSignals === false ? forever : interruptedBySignals(forever)
+        },
+        runOnce: (options) =>
+          Effect.map(runPool(options, true), ({ completed, failed }): Summary => ({ completed, failed })),
+        events: Stream.fromPubSub(events)
+      })
+    })
+  )
+}
+
+const interruptedBySignals = <E, R>(self: Effect.Effect<never, E, R>): Effect.Effect<never, E, R> =>
+  Effect.withFiber((fiber) =>
+    awaitShutdownSignal.pipe(
+      Effect.tap((signal) => Effect.logInfo(`Received ${signal}: finishing the running jobs.`)),
+      Effect.andThen(Effect.sync(() => fiber.interruptUnsafe())),
+      Effect.forkChild({ startImmediately: true }),
+      Effect.andThen(self)
+    )
+  )
+
+/**
+ * Runs a worker until it is interrupted: `Worker.run` of the service.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const worker = Worker.run({ tasks: [SendEmail], concurrency: 10 }).pipe(
+ *   Effect.provide([SendEmailLive, KongTaskLive])
+ * )
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const run = <T extends Task.Any>(
+  options: Options<T>
+): Effect.Effect<never, KongTaskError, Worker | Task.ToHandler<T>> =>
+  Effect.flatMap(Worker, (worker) => worker.run(options))
+
+/**
+ * Runs what is due and stops: `Worker.runOnce` of the service.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const runOnce = <T extends Task.Any>(
+  options: Options<T>
+): Effect.Effect<Summary, KongTaskError, Worker | Task.ToHandler<T>> =>
+  Effect.flatMap(Worker, (worker) => worker.runOnce(options))
+
+/**
+ * A worker for as long as the layer lives, beside the rest of a program.
+ *
+ * **Gotchas**
+ *
+ * A worker that fails after its start cannot fail the layer any more; it is
+ * logged as an error. Signals are the program's own matter here.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <T extends Task.Any>(
+  options: Omit<Options<T>, "handleSignals">
+): Layer.Layer<never, never, Worker | Task.ToHandler<T>> =>
+  run({ ...options, handleSignals: false }).pipe(
+    Effect.tapCause((cause) => Effect.logError("The worker has stopped.", cause)),
+    Effect.forkScoped,
+    Layer.effectDiscard
+  )

@@ -1,0 +1,16 @@
+/**
+ * A PostgreSQL job queue for Effect programs.
+ *
+ * @since 0.1.0
+ */
+export * as Job from "./Job.ts"
+export * as JobStore from "./JobStore.ts"
+export * as KongTask from "./KongTask.ts"
+export { KongTaskLive } from "./KongTask.ts"
+export * as KongTaskError from "./KongTaskError.ts"
+export * as Migrator from "./Migrator.ts"
+export * as Queue from "./Queue.ts"
+export * as Retry from "./Retry.ts"
+export * as Task from "./Task.ts"
+export * as Worker from "./Worker.ts"
+export * as WorkerEvent from "./WorkerEvent.ts"

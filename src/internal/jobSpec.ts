@@ -1,0 +1,140 @@
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as Job from "../Job.ts"
+import type { JobSpec } from "../JobStore.ts"
+import type * as Task from "../Task.ts"
+
+const maxSmallint = 32_767
+
+/** PostgreSQL counts characters, JavaScript counts UTF-16 units. */
+const characters = (text: string): number => {
+  let count = 0
+  for (const _ of text) count++
+  return count
+}
+
+/** What a task's name has to keep to, or `undefined` when it does. */
+export const taskNameProblem = (name: string) =>
+  textProblem(name, 128, "GWBID")
+
+const textProblem = (text: string, limit: number, code: string) => {
+  if (typeof text !== "string") return { problem: "must be a string", code }
+  if (text.length === 0) return { problem: `must have 1 to ${limit} characters, not 0`, limit, actual: 0, code }
+  const actual = characters(text)
+  if (actual > limit) return { problem: `must have at most ${limit} characters, not ${actual}`, limit, actual, code }
+  return unstorable(text) ? { problem: "has a NUL character or half a surrogate pair, which PostgreSQL cannot store", code } : undefined
+}
+
+const unstorable = (text: string): boolean => text.includes("\u0000") || /\p{Surrogate}/u.test(text)
+
+const integerProblem = (value: number, minimum: number, code?: string) =>
+  Number.isInteger(value) && value >= minimum && value <= maxSmallint
+    ? undefined
+    : {
+      problem: `must be a whole number from ${minimum} to ${maxSmallint}, not ${value}`,
+      limit: value < minimum ? minimum : maxSmallint,
+      actual: value,
+      ...(code === undefined ? {} : { code })
+    }
+
+const isKeyMode = Schema.is(Job.KeyMode)
+
+const optionsProblem = (options: Job.Options): (Partial<Job.InvalidJob> & { field: string; problem: string }) | undefined => {
+  const at = <P extends object>(field: string, problem: P | undefined) => problem && { field, ...problem }
+  return (options.queueName !== undefined ? at("queueName", textProblem(options.queueName, 128, "GWBQN")) : undefined)
+    ?? (options.jobKey !== undefined ? at("jobKey", textProblem(options.jobKey, 512, "GWBJK")) : undefined)
+    ?? (options.maxAttempts !== undefined ? at("maxAttempts", integerProblem(options.maxAttempts, 1, "GWBMA")) : undefined)
+    ?? (options.priority !== undefined ? at("priority", integerProblem(options.priority, -maxSmallint - 1)) : undefined)
+    ?? (options.jobKeyMode !== undefined && !isKeyMode(options.jobKeyMode)
+      ? { field: "jobKeyMode", problem: `must be one of ${Job.KeyMode.literals.join(", ")}`, code: "GWBKM" }
+      : undefined)
+    ?? (options.flags?.some((flag) => typeof flag !== "string" || flag.length === 0 || unstorable(flag))
+      ? { field: "flags", problem: "must be strings of at least one character, without NUL or half surrogate pairs" }
+      : undefined)
+    ?? timeProblem(options)
+}
+
+const timeProblem = (options: Job.Options) => {
+  if (options.runAt !== undefined && options.delay !== undefined) {
+    return { field: "delay", problem: "excludes runAt; give one of them" }
+  }
+  if (options.runAt !== undefined && !Number.isFinite(epochMillis(options.runAt))) {
+    return { field: "runAt", problem: "is not a date" }
+  }
+  if (options.delay !== undefined) {
+    const delay = Duration.fromInput(options.delay)
+    if (delay._tag === "None" || !Duration.isFinite(delay.value)) {
+      return { field: "delay", problem: "must be a finite duration" }
+    }
+  }
+  return undefined
+}
+
+const epochMillis = (time: DateTime.DateTime | Date): number =>
+  DateTime.isDateTime(time) ? time.epochMilliseconds : time.getTime()
+
+const encoders = new WeakMap<Task.Any, (payload: unknown) => Effect.Effect<unknown, Schema.SchemaError, any>>()
+
+/** Deriving a codec walks the whole schema, so each task's is kept. */
+const encoderOf = (task: Task.Any) => {
+  const known = encoders.get(task)
+  if (known !== undefined) return known
+  const encode = Schema.encodeUnknownEffect(Schema.toCodecJson(task.payloadSchema))
+  encoders.set(task, encode)
+  return encode
+}
+
+/**
+ * Checks a request and encodes its payload: whatever can be wrong with a job and
+ * can be known without the database is said here, before it is touched.
+ */
+export const make = Effect.fnUntraced(function*<T extends Task.Any>(
+  { options: given, payload: input, task }: Task.Request<T>,
+  limits: { readonly maxPayloadBytes: number },
+  index: number | undefined
+): Effect.fn.Return<JobSpec, Job.InvalidJob, T["payloadSchema"]["EncodingServices"]> {
+  const invalid = (problem: Partial<Job.InvalidJob> & { field: string; problem: string }) =>
+    new Job.InvalidJob({ task: String(task.name), ...problem, ...(index === undefined ? {} : { index }) })
+
+  const nameProblem = taskNameProblem(task.name)
+  if (nameProblem !== undefined) return yield* invalid({ field: "task", ...nameProblem })
+  const options = { ...task.defaults, ...definedOf(given) }
+  const problem = optionsProblem(options)
+  if (problem !== undefined) return yield* invalid(problem)
+
+  const notEncodable = (error: Schema.SchemaError) =>
+    invalid({ field: "payload", problem: `cannot be encoded: ${error.message}` })
+  const made = yield* Effect.mapError(
+    task.payloadSchema.makeEffect(input),
+    (issue) => notEncodable(new Schema.SchemaError(issue))
+  )
+  const encoded = yield* Effect.mapError(encoderOf(task)(made), notEncodable)
+  const payload = JSON.stringify(encoded ?? {})
+  const bytes = Buffer.byteLength(payload)
+  if (bytes > limits.maxPayloadBytes) {
+    return yield* invalid({
+      field: "payload",
+      problem: `must have at most ${limits.maxPayloadBytes} bytes of JSON, not ${bytes}`,
+      limit: limits.maxPayloadBytes,
+      actual: bytes
+    })
+  }
+  return {
+    task: task.name,
+    payload,
+    queueName: options.queueName,
+    runAt: options.runAt === undefined ? undefined : epochMillis(options.runAt),
+    delay: options.delay === undefined ? undefined : Duration.toMillis(options.delay),
+    maxAttempts: options.maxAttempts,
+    priority: options.priority,
+    key: options.jobKey,
+    keyMode: options.jobKeyMode,
+    flags: options.flags
+  }
+})
+
+/** An option given as `undefined` is one that was left out. */
+const definedOf = (options: Job.Options | undefined): Job.Options =>
+  options === undefined ? {} : Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))

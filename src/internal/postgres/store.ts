@@ -1,0 +1,316 @@
+import * as PgClient from "@effect/sql-pg/PgClient"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Reactivity from "effect/reactivity/Reactivity"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Stream from "effect/Stream"
+import * as Job from "../../Job.ts"
+import type { ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
+import type { KongTaskError } from "../../KongTaskError.ts"
+import { isEmbedded } from "../pglite/layer.ts"
+import { fromSqlError, sqlState } from "./errors.ts"
+import { quoteIdentifier, validateSchemaName } from "./schema.ts"
+import * as Statements from "./statements.ts"
+
+/** The channel that graphile-worker fixed: one for all schemas of a database. */
+const channel = "jobs:insert"
+
+/** Connections of a dedicated store: claims, settles and heartbeats do not wait for each other; one listens. */
+const dedicatedConnections = 4
+
+/** How long the server lets a batch's transaction sit idle, so that a stopped process cannot keep its locks. */
+const batchIdleTimeout = "5s"
+
+interface JobRow {
+  readonly id: string
+  readonly task: string
+  readonly state: Job.State
+  readonly payload: string
+  readonly queue_name: string | null
+  readonly priority: number
+  readonly run_at: number
+  readonly attempts: number
+  readonly max_attempts: number
+  readonly last_error: string | null
+  readonly created_at: number
+  readonly updated_at: number
+  readonly key: string | null
+  readonly locked_at: number | null
+  readonly locked_by: string | null
+  readonly revision: number
+  readonly flags: string | null
+}
+
+type ClaimedRow = Omit<JobRow, "state" | "updated_at" | "locked_at" | "locked_by">
+
+type ClaimRow =
+  | ClaimedRow & { readonly contended: null }
+  | { readonly id: null; readonly contended: boolean; readonly next_due_in: number | null }
+
+const flagNames = (flags: string | null): ReadonlyArray<string> => flags === null ? [] : Object.keys(JSON.parse(flags))
+
+const toJob = (row: JobRow): Job.Job =>
+  new Job.Job({
+    id: row.id as Job.JobId,
+    task: row.task,
+    state: row.state,
+    payload: JSON.parse(row.payload),
+    queueName: row.queue_name ?? undefined,
+    priority: row.priority,
+    runAt: DateTime.makeUnsafe(row.run_at),
+    attempts: row.attempts,
+    maxAttempts: row.max_attempts,
+    lastError: row.last_error ?? undefined,
+    createdAt: DateTime.makeUnsafe(row.created_at),
+    updatedAt: DateTime.makeUnsafe(row.updated_at),
+    key: row.key ?? undefined,
+    lockedAt: row.locked_at === null ? undefined : DateTime.makeUnsafe(row.locked_at),
+    lockedBy: row.locked_by ?? undefined,
+    revision: row.revision,
+    flags: flagNames(row.flags)
+  }, { disableChecks: true })
+
+const toClaimed = (row: ClaimedRow): ClaimedJob => ({
+  id: row.id as Job.JobId,
+  task: row.task,
+  payload: JSON.parse(row.payload),
+  attempt: row.attempts,
+  maxAttempts: row.max_attempts,
+  isLastAttempt: row.attempts >= row.max_attempts,
+  key: row.key ?? undefined,
+  queueName: row.queue_name ?? undefined,
+  priority: row.priority,
+  runAt: DateTime.makeUnsafe(row.run_at),
+  createdAt: DateTime.makeUnsafe(row.created_at),
+  revision: row.revision,
+  flags: flagNames(row.flags),
+  lastError: row.last_error ?? undefined
+})
+
+/** What the SQL functions raise for a bad job; everything else is the database's trouble. */
+const invalidJobFields: Readonly<Record<string, string>> = {
+  GWBID: "task",
+  GWBQN: "queueName",
+  GWBJK: "jobKey",
+  GWBMA: "maxAttempts",
+  GWBKM: "jobKeyMode"
+}
+
+const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError): Job.InvalidJob | KongTaskError => {
+  const code = sqlState(error)
+  const field = code === undefined ? undefined : invalidJobFields[code]
+  return field === undefined
+    ? fromSqlError("add")(error)
+    : new Job.InvalidJob({ task: specs[0]?.task ?? "", field, problem: `is refused: ${error.reason.message}`, code })
+}
+
+const partition = (settlements: ReadonlyArray<Settlement>) => {
+  const completed: Array<string> = []
+  const failures: Array<{ readonly id: string; readonly error: string; readonly retry_in: number | null }> = []
+  const releases: Array<{ readonly id: string; readonly attempt: number }> = []
+  for (const settlement of settlements) {
+    switch (settlement._tag) {
+      case "Completed":
+        completed.push(settlement.id)
+        break
+      case "Failed":
+        failures.push({ id: settlement.id, error: settlement.error, retry_in: settlement.retryIn ?? null })
+        break
+      case "Released":
+        releases.push({ id: settlement.id, attempt: settlement.attempt })
+    }
+  }
+  return { completed, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }
+}
+
+const makeStore = (client: PgClient.PgClient, schema: string): Store => {
+  const sql = client.withoutTransforms()
+  const statements = Statements.make(quoteIdentifier(schema))
+
+  const run = <Row extends object>(operation: string, text: string, params: ReadonlyArray<unknown>) =>
+    Effect.mapError(sql.unsafe<Row>(text, params), fromSqlError(operation))
+
+  const add = Effect.fnUntraced(function*(spec: JobSpec) {
+    const rows = yield* sql.unsafe<JobRow>(statements.add, [
+      spec.task,
+      spec.payload,
+      spec.queueName ?? null,
+      spec.runAt ?? null,
+      spec.delay ?? null,
+      spec.maxAttempts ?? null,
+      spec.key ?? null,
+      spec.priority ?? null,
+      spec.flags === undefined ? null : JSON.stringify(spec.flags),
+      spec.keyMode ?? "replace"
+    ])
+    return toJob(rows[0]!)
+  }, (effect, spec) => Effect.mapError(effect, fromAddError([spec])))
+
+  const addMany = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
+    if (specs.length === 0) return []
+    // The payload is JSON text already, so it is spliced in, not encoded a second time.
+    const items = specs.map((spec) =>
+      `[${JSON.stringify(spec.task)},${spec.payload},${
+        JSON.stringify([
+          spec.queueName ?? null,
+          spec.runAt ?? null,
+          spec.delay ?? null,
+          spec.maxAttempts ?? null,
+          spec.key ?? null,
+          spec.priority ?? null,
+          spec.flags ?? null,
+          spec.keyMode ?? "replace"
+        ]).slice(1)
+      }`
+    )
+    const rows = yield* sql.unsafe<JobRow>(statements.addMany, [`[${items.join(",")}]`])
+    return rows.map(toJob)
+  }, (effect, specs) => Effect.mapError(effect, fromAddError(specs)))
+
+  const claim: Store["claim"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
+    const rows = yield* run<ClaimRow>("claim", statements.claim, [pool, tasks, limit])
+    const claimed: Array<ClaimedRow> = []
+    let contended = false
+    let nextDueIn: number | undefined
+    for (const row of rows) {
+      if (row.id === null) {
+        contended = row.contended
+        nextDueIn = row.next_due_in ?? undefined
+      } else {
+        claimed.push(row)
+      }
+    }
+    return { jobs: claimed.sort(byOrder).map(toClaimed), contended, nextDueIn }
+  })
+
+  const batch: Store["batch"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
+    if (isEmbedded(client)) return yield* Effect.die(new Error("JobStore.batch needs capabilities.batch"))
+    const connection = yield* Effect.mapError(sql.reserve, fromSqlError("batch"))
+    const inBatch = (operation: string, text: string, params: ReadonlyArray<unknown> = []) =>
+      Effect.mapError(connection.execute(text, params, undefined), fromSqlError(operation))
+
+    let isOpen = true
+    yield* Effect.acquireRelease(
+      inBatch("batch", "begin isolation level read committed"),
+      () => Effect.suspend(() => isOpen ? Effect.ignore(inBatch("batch", "rollback")) : Effect.void)
+    )
+    yield* inBatch("batch", `set local idle_in_transaction_session_timeout = '${batchIdleTimeout}'`)
+    const rows = yield* inBatch("batch", statements.lockBatch, [tasks, limit])
+    return {
+      jobs: (rows as ReadonlyArray<ClaimedRow>).map(toClaimed),
+      promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
+      settle: (settlements) => {
+        const { completed, failures } = partition(settlements)
+        return inBatch("settle", statements.settleBatch, [completed, failures]).pipe(
+          Effect.andThen(inBatch("settle", "commit")),
+          Effect.andThen(Effect.sync(() => {
+            isOpen = false
+          }))
+        )
+      }
+    }
+  })
+
+  const filterParams = (filter: Parameters<Store["count"]>[0]) => [
+    filter.tasks ?? null,
+    filter.states ?? null,
+    filter.queueName ?? null,
+    filter.key ?? null
+  ]
+
+  return {
+    capabilities: { batch: !isEmbedded(client), notifications: true },
+    add,
+    addMany,
+    get: (id) =>
+      Effect.map(run<JobRow>("get", statements.get, [id]), (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)),
+    list: (filter, page) =>
+      Effect.map(
+        run<JobRow>("list", statements.list, [...filterParams(filter), page.after ?? null, page.limit]),
+        (rows) => rows.map(toJob)
+      ),
+    count: (filter) =>
+      Effect.map(
+        run<{ readonly count: number }>("count", statements.count, filterParams(filter)),
+        (rows) => rows[0]!.count
+      ),
+    remove: (target) =>
+      Effect.map(
+        run<JobRow>("remove", statements.remove, ["id" in target ? target.id : null, "key" in target ? target.key : null]),
+        (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
+      ),
+    claim,
+    batch,
+    settle: Effect.fnUntraced(function*(pool, settlements) {
+      const { completed, failures, releases } = partition(settlements)
+      const rows = yield* run<{ readonly id: Job.JobId }>("settle", statements.settle, [
+        pool,
+        completed,
+        failures,
+        releases
+      ])
+      return new Set(rows.map((row) => row.id))
+    }),
+    releaseUnknown: (pool, known) => Effect.asVoid(run("release", statements.releaseUnknown, [pool, known])),
+    registerPool: (pool, lease) =>
+      Effect.asVoid(run("register the pool", statements.registerPool, [pool, Duration.toMillis(lease)])),
+    heartbeat: (pool) =>
+      Effect.map(
+        run<{ readonly dead_pool: string | null }>("heartbeat", statements.heartbeat, [pool]),
+        (rows) => ({
+          isAlive: rows.length > 0,
+          deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool])
+        })
+      ),
+    deregisterPool: (pool) => Effect.asVoid(run("deregister the pool", statements.deregisterPool, [pool])),
+    releasePools: (pools) =>
+      Effect.map(
+        run<{ readonly pools: string; readonly released: number; readonly failed: number }>(
+          "release dead pools",
+          statements.releasePools,
+          [pools === "all" ? null : pools]
+        ),
+        ([row]) => ({ pools: JSON.parse(row!.pools), released: row!.released, failed: row!.failed })
+      ),
+    notifications: client.listen(channel).pipe(
+      Effect.map((queue) =>
+        Stream.fromQueue(queue).pipe(
+          Stream.map((notification) => announcedCount(notification.payload)),
+          (counts) => Stream.concat(Stream.succeed(0), counts)
+        )
+      ),
+      Stream.unwrap,
+      Stream.mapError(fromSqlError("listen"))
+    ),
+    dedicated: Effect.map(dedicatedClient(client), (dedicated) => makeStore(dedicated, schema))
+  }
+}
+
+/** `update … returning` has no order of its own. */
+const byOrder = (a: ClaimedRow, b: ClaimedRow): number =>
+  a.priority - b.priority || a.run_at - b.run_at || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
+
+/** `{"r": …, "count": n}`; a message without a readable count announces one job. */
+const announcedCount = (payload: string | null | undefined): number => {
+  const match = /"count"\s*:\s*(-?\d+)/.exec(payload ?? "")
+  return match === null ? 1 : Number(match[1])
+}
+
+/** The settings of the user's client that say where and as whom, without those that change how rows are read. */
+const dedicatedClient = (client: PgClient.PgClient) => {
+  const { transformJson: _1, transformQueryNames: _2, transformResultNames: _3, types: _4, ...config } = client.config
+  return PgClient.make({ ...config, maxConnections: dedicatedConnections, applicationName: "kongtask" }).pipe(
+    Effect.mapError(fromSqlError("connect")),
+    Effect.provide(Reactivity.layer)
+  )
+}
+
+/** The store on PostgreSQL 12 and later. Opens nothing by itself. */
+export const make = Effect.fnUntraced(function*(
+  options: { readonly schema: string }
+): Effect.fn.Return<Store, KongTaskError, PgClient.PgClient> {
+  const client = yield* PgClient.PgClient
+  return makeStore(client, yield* validateSchemaName(options.schema))
+})
