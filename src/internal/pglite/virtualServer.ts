@@ -5,7 +5,8 @@
  * the wire protocol as a server would; what comes in is cut into cycles (up to
  * a `Sync` or a `Query`), and the streams take turns with one cycle each. While
  * a transaction is open only its stream has turns, so transactions of several
- * fibers are serial and isolated. Every cycle runs in a turn of the event loop
+ * fibers are serial and isolated, and a fiber that inside one waits for another
+ * connection waits for itself. Every cycle runs in a turn of the event loop
  * of its own: timers, signals and sockets are served between any two.
  *
  * What belongs to a session is shared by all streams: settings (`SET`, and the
@@ -251,7 +252,8 @@ class VirtualServer {
     const detail = cause instanceof Error ? cause.message : String(cause)
     void this.stop(
       new Error(
-        `The embedded database broke and takes no more statements (${detail}). Restart the process: what was committed is kept.`,
+        `The embedded database broke and takes no more statements (${detail}). Restart the process; ` +
+          "a database on disk has kept what was committed.",
         { cause }
       )
     )

@@ -1,0 +1,563 @@
+import { describe, expect, it } from "@effect/vitest"
+import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Latch, Layer, Option, Ref, Schema, type Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import { type Job, Queue, Retry, Task, Worker } from "kongtask"
+import { dedicatedServer, terminateBackends } from "./support/database.ts"
+import { eventually } from "./support/events.ts"
+import * as Test from "./support/kongtask.ts"
+
+const test = <E>(
+  name: string,
+  effect: () => Effect.Effect<unknown, E, Layer.Success<ReturnType<typeof Test.layer>> | Scope.Scope>,
+  timeout?: number
+) => it.live(name, () => Effect.scoped(effect()).pipe(Effect.provide(Test.layer())), timeout)
+
+/** A worker that only notifications, timers and outcomes wake. */
+const unpolled = { pollInterval: "1 hour", handleSignals: false } as const
+
+const Greet = Task.make("greet", {
+  payload: { name: Schema.String, at: Schema.Date },
+  success: Schema.Struct({ greeting: Schema.String })
+})
+
+class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { retryAfter: Schema.Number }) {}
+class InvalidAddress extends Schema.TaggedError<InvalidAddress>()("InvalidAddress", { address: Schema.String }) {
+  override get message() {
+    return `${this.address} is no address`
+  }
+}
+
+const Send = Task.make("send", {
+  payload: { to: Schema.String },
+  error: Schema.Union([RateLimited, InvalidAddress])
+})
+
+const Step = Task.make("step", { payload: { n: Schema.Int } })
+
+/** Starts a worker in the test's scope. */
+const start = <T extends Task.Any, R>(options: Worker.Options<T>, handlers: Layer.Layer<Task.ToHandler<T>, never, R>) =>
+  Worker.run({ ...unpolled, ...options }).pipe(Effect.provide(handlers), Effect.forkScoped({ startImmediately: true }))
+
+const lockedRows = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  sql<{ count: number }>`
+    select (select count(*) from graphile_worker._private_jobs where locked_by is not null)::int
+      + (select count(*) from graphile_worker._private_job_queues where locked_by is not null)::int
+      + (select count(*) from graphile_worker._private_kongtask_pools)::int as count`).pipe(
+    Effect.map(([row]) => row!.count)
+  )
+
+const jobOf = (id: Job.JobId) => Effect.map(Queue.get(id), Option.getOrThrow)
+
+describe("a job's way through the worker", () => {
+  test("hands the decoded payload to the handler and deletes the completed job", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const seen = yield* Deferred.make<readonly [{ readonly name: string; readonly at: Date }, Job.Running]>()
+      const at = new Date("2026-01-02T03:04:05.678Z")
+      const job = yield* Queue.add(Greet, { name: "Ada", at }, { jobKey: "greet:ada", priority: -3 })
+      yield* start(
+        { tasks: [Greet] },
+        Greet.toLayer((payload, job) =>
+          Effect.as(Deferred.succeed(seen, [payload, job] as const), { greeting: `Hello ${payload.name}` })
+        )
+      )
+      yield* events.next("JobCompleted")
+
+      const [payload, running] = yield* Deferred.await(seen)
+      expect(payload).toEqual({ name: "Ada", at })
+      expect(running).toMatchObject({
+        id: job.id,
+        task: "greet",
+        attempt: 1,
+        maxAttempts: 25,
+        isLastAttempt: false,
+        key: "greet:ada",
+        priority: -3
+      })
+      expect(yield* Queue.get(job.id)).toEqual(Option.none())
+    }))
+
+  test("runs a task without a payload", () =>
+    Effect.gen(function*() {
+      const Tick = Task.make("tick")
+      yield* Queue.add(Tick, undefined)
+      expect(yield* Worker.runOnce({ tasks: [Tick] }).pipe(Effect.provide(Tick.toLayer(() => Effect.void)))).toEqual({
+        completed: 1,
+        failed: 0
+      })
+    }))
+
+  test("gives each attempt a scope of its own and the handler its services", () =>
+    Effect.gen(function*() {
+      class Greeting extends Context.Service<Greeting, { readonly word: string }>()("test/Greeting") {}
+      const log = yield* Ref.make<ReadonlyArray<string>>([])
+      const note = (line: string) => Ref.update(log, (lines) => [...lines, line])
+      const Handler = Step.toLayer(({ n }) =>
+        Effect.gen(function*() {
+          const { word } = yield* Greeting
+          yield* Effect.acquireRelease(note(`${word} ${n}`), () => note(`released ${n}`))
+        })
+      ).pipe(Layer.provide(Layer.succeed(Greeting, { word: "hi" })))
+      yield* Queue.addMany([Step.request({ n: 1 }), Step.request({ n: 2 })])
+      yield* Worker.runOnce({ tasks: [Step], concurrency: 1 }).pipe(Effect.provide(Handler))
+      expect(yield* Ref.get(log)).toEqual(["hi 1", "released 1", "hi 2", "released 2"])
+    }))
+
+  test("builds a handler that is made by an effect once", () =>
+    Effect.gen(function*() {
+      let built = 0
+      let runs = 0
+      const Handler = Step.toLayer(Effect.sync(() => {
+        built++
+        return () => Effect.sync(() => void runs++)
+      }))
+      yield* Queue.addMany([1, 2, 3].map((n) => Step.request({ n })))
+      yield* Worker.runOnce({ tasks: [Step] }).pipe(Effect.provide(Handler))
+      expect([built, runs]).toEqual([1, 3])
+    }))
+
+  test("runs at most as many handlers at once as its concurrency, and that many", () =>
+    Effect.gen(function*() {
+      let running = 0
+      let most = 0
+      const full = yield* Latch.make(false)
+      const Handler = Step.toLayer(() =>
+        Effect.gen(function*() {
+          running++
+          most = Math.max(most, running)
+          if (running === 4) yield* full.open
+          yield* full.await
+          yield* Effect.yieldNow
+          running--
+        })
+      )
+      yield* Queue.addMany(Array.from({ length: 50 }, (_, n) => Step.request({ n })))
+      const summary = yield* Worker.runOnce({ tasks: [Step], concurrency: 4 }).pipe(Effect.provide(Handler))
+      expect(summary.completed).toBe(50)
+      expect(most).toBe(4)
+    }))
+
+  test("keeps the order of priority, time and id at concurrency 1", () =>
+    Effect.gen(function*() {
+      const ran: Array<number> = []
+      const Handler = Step.toLayer(({ n }) => Effect.sync(() => void ran.push(n)))
+      const earlier = new Date(Date.now() - 60_000)
+      yield* Queue.addMany([
+        Step.request({ n: 4 }),
+        Step.request({ n: 5 }),
+        Step.request({ n: 3 }, { runAt: earlier }),
+        Step.request({ n: 1 }, { priority: -1 }),
+        Step.request({ n: 2 }, { priority: -1 }),
+        Step.request({ n: 6 }, { priority: 1, runAt: earlier })
+      ])
+      yield* Worker.runOnce({ tasks: [Step], concurrency: 1 }).pipe(Effect.provide(Handler))
+      expect(ran).toEqual([1, 2, 3, 4, 5, 6])
+    }))
+
+  test("runs the jobs of a named queue one at a time and in order, others beside them", () =>
+    Effect.gen(function*() {
+      const ran: Array<number> = []
+      let running = 0
+      const Handler = Step.toLayer(({ n }) =>
+        Effect.gen(function*() {
+          running++
+          expect(running).toBe(1)
+          yield* Effect.yieldNow
+          ran.push(n)
+          running--
+        })
+      )
+      yield* Queue.addMany(Array.from({ length: 100 }, (_, n) => Step.request({ n }, { queueName: "serial" })))
+      const summary = yield* Worker.runOnce({ tasks: [Step], concurrency: 10 }).pipe(Effect.provide(Handler))
+      expect(summary.completed).toBe(100)
+      expect(ran).toEqual(Array.from({ length: 100 }, (_, n) => n))
+    }))
+})
+
+describe("failures", () => {
+  test("a typed error decides its retry, and is kept while the job waits", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const limited = yield* Queue.add(Send, { to: "busy@example.org" })
+      const invalid = yield* Queue.add(Send, { to: "nowhere" })
+      yield* start(
+        { tasks: [Send] },
+        Send.toLayer(({ to }) =>
+          to === "nowhere"
+            ? Effect.fail(new InvalidAddress({ address: to }))
+            : Effect.fail(new RateLimited({ retryAfter: 3600 })), {
+          retry: Retry.byTag({
+            RateLimited: (error) => Retry.after(Duration.seconds(error.retryAfter)),
+            InvalidAddress: () => Retry.never
+          })
+        })
+      )
+      yield* events.many("JobFailed", 2)
+
+      const retrying = yield* jobOf(limited.id)
+      expect(retrying).toMatchObject({ state: "retrying", attempts: 1, lastError: "RateLimited", lockedBy: undefined })
+      const delay = retrying.runAt.epochMilliseconds - retrying.updatedAt.epochMilliseconds
+      expect(delay).toBe(3_600_000)
+      expect(yield* jobOf(invalid.id)).toMatchObject({
+        state: "failed",
+        attempts: 25,
+        maxAttempts: 25,
+        lastError: "InvalidAddress: nowhere is no address"
+      })
+    }))
+
+  test("retries until the attempts are used up, and wakes up for each retry by itself", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const job = yield* Queue.add(Step, { n: 1 }, { maxAttempts: 3 })
+      const attempts: Array<number> = []
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer((_, job) => Effect.suspend(() => Effect.die(attempts.push(job.attempt))), {
+          retry: Retry.fixed("20 millis", { jitter: 0 })
+        })
+      )
+      const failures = yield* events.many("JobFailed", 3)
+      expect(attempts).toEqual([1, 2, 3])
+      expect(failures.map((failure) => failure.retryIn === undefined)).toEqual([false, false, true])
+      expect(yield* jobOf(job.id)).toMatchObject({ state: "failed", attempts: 3 })
+    }))
+
+  test("a defect is a failed attempt, and the worker goes on", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const job = yield* Queue.add(Step, { n: 0 })
+      yield* start(
+        { tasks: [Step], concurrency: 1 },
+        Step.toLayer(({ n }) => n === 0 ? Effect.die(new Error("boom \u0000 \ud800")) : Effect.void)
+      )
+      yield* events.next("JobFailed")
+      expect((yield* jobOf(job.id)).lastError).toMatch(/^Defect: Error: boom \u2400 \ufffd\n/)
+      yield* Queue.add(Step, { n: 1 })
+      yield* events.next("JobCompleted")
+    }))
+
+  test("a handler that throws or interrupts itself is a failed attempt", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* Queue.addMany([Step.request({ n: 0 }), Step.request({ n: 1 })])
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer(({ n }) => {
+          if (n === 0) throw new Error("thrown")
+          return Effect.interrupt
+        })
+      )
+      const failures = yield* events.many("JobFailed", 2)
+      expect(failures.map((failure) => failure.error.split("\n")[0]).toSorted()).toEqual([
+        "Defect: Error: thrown",
+        "The handler interrupted itself."
+      ])
+    }))
+
+  test("a handler that outlives its timeout is interrupted, its finalizers run", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const finalized = yield* Deferred.make<void>()
+      const job = yield* Queue.add(Step, { n: 1 })
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer(() => Effect.onInterrupt(Effect.never, () => Deferred.succeed(finalized, undefined)), {
+          timeout: "30 millis"
+        })
+      )
+      yield* events.next("JobFailed")
+      yield* Deferred.await(finalized)
+      expect((yield* jobOf(job.id)).lastError).toBe("TimedOut: the handler was interrupted after 30ms")
+    }))
+
+  test("a payload that does not decode is retried, or fails for good if asked for", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const Strict = Task.make("strict", { payload: { n: Schema.Int } })
+      yield* sql`select id::text from graphile_worker.add_job('step', '{"n": "one"}')`
+      yield* sql`select id::text from graphile_worker.add_job('strict', '[1]')`
+      const summary = yield* Worker.runOnce({ tasks: [Step, Strict] }).pipe(Effect.provide([
+        Step.toLayer(() => Effect.void),
+        Strict.toLayer(() => Effect.void, { onInvalidPayload: "fail" })
+      ]))
+      expect(summary).toEqual({ completed: 0, failed: 1 })
+      const [retried] = yield* Queue.list({ task: Step })
+      const [failed] = yield* Queue.list({ task: Strict })
+      expect(retried).toMatchObject({ state: "retrying", attempts: 1 })
+      expect(retried!.lastError).toMatch(/^InvalidPayload: Expected number/)
+      expect(failed).toMatchObject({ state: "failed" })
+    }))
+
+  test("a result that does not encode is a failed attempt", () =>
+    Effect.gen(function*() {
+      const Even = Task.make("even", { success: Schema.Int.check(Schema.isMultipleOf(2)) })
+      yield* Queue.add(Even, undefined)
+      yield* Worker.runOnce({ tasks: [Even] }).pipe(Effect.provide(Even.toLayer(() => Effect.succeed(3))))
+      const [job] = yield* Queue.list()
+      expect(job!.lastError).toMatch(/^InvalidResult: /)
+    }))
+
+  test("a retry policy that dies is replaced by the default one", () =>
+    Effect.gen(function*() {
+      const job = yield* Queue.add(Step, { n: 1 })
+      yield* Worker.runOnce({ tasks: [Step] }).pipe(Effect.provide(
+        Step.toLayer(() => Effect.die("boom"), { retry: () => Effect.die("policy") })
+      ))
+      const failed = yield* jobOf(job.id)
+      const delay = failed.runAt.epochMilliseconds - failed.updatedAt.epochMilliseconds
+      expect(delay).toBeGreaterThan(2_400)
+      expect(delay).toBeLessThan(3_000)
+    }))
+})
+
+describe("waking up", () => {
+  test("is told of new jobs while it is idle", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* start({ tasks: [Step] }, Step.toLayer(() => Effect.void))
+      yield* events.next("PoolListening")
+      yield* events.next("PoolIdle")
+      yield* Queue.add(Step, { n: 1 })
+      yield* events.next("JobCompleted")
+    }))
+
+  test("wakes up when the next job is due", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* start({ tasks: [Step], listen: false }, Step.toLayer(() => Effect.void))
+      yield* Queue.add(Step, { n: 1 }, { delay: "300 millis" })
+      const sleeper = yield* start({ tasks: [Step], listen: false }, Step.toLayer(() => Effect.void))
+      yield* events.next("JobCompleted")
+      yield* Fiber.interrupt(sleeper)
+    }))
+
+  test("polls where it cannot listen", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* start({ tasks: [Step], listen: false, pollInterval: "20 millis" }, Step.toLayer(() => Effect.void))
+      yield* events.next("PoolIdle")
+      yield* Queue.add(Step, { n: 1 })
+      yield* events.next("JobCompleted")
+    }))
+
+  test("listens again after its connections were ended, and misses nothing", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* start({ tasks: [Step] }, Step.toLayer(() => Effect.void))
+      yield* events.next("PoolListening")
+      yield* events.next("PoolIdle")
+      yield* terminateBackends("kongtask")
+      yield* Queue.add(Step, { n: 1 })
+      yield* events.next("JobCompleted")
+      yield* events.rest
+      yield* terminateBackends("kongtask")
+      yield* events.next("PoolListening")
+    }))
+})
+
+describe("shutdown", () => {
+  test("waits for the running handlers and records their outcomes", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const finish = yield* Latch.make(false)
+      const done = yield* Queue.add(Step, { n: 1 })
+      const waiting = yield* Queue.add(Step, { n: 2 })
+      const worker = yield* start({ tasks: [Step], concurrency: 1 }, Step.toLayer(() => finish.await))
+      yield* events.next("JobStarted")
+      yield* Effect.forkScoped(Fiber.interrupt(worker), { startImmediately: true })
+      yield* events.next("PoolStopping", (event) => event.running === 1)
+      yield* finish.open
+      yield* events.next("JobCompleted", (event) => event.job.id === done.id)
+      yield* events.next("PoolStopped")
+      expect(yield* jobOf(waiting.id)).toMatchObject({ state: "ready", attempts: 0 })
+      expect(yield* lockedRows).toBe(0)
+    }))
+
+  test("interrupts handlers that take too long and gives their jobs back uncharged", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const finalized = yield* Deferred.make<void>()
+      const job = yield* Queue.add(Step, { n: 1 }, { queueName: "held" })
+      const worker = yield* start(
+        { tasks: [Step], shutdownTimeout: "20 millis" },
+        Step.toLayer(() => Effect.onInterrupt(Effect.never, () => Deferred.succeed(finalized, undefined)))
+      )
+      yield* events.next("JobStarted")
+      yield* Fiber.interrupt(worker)
+      yield* Deferred.await(finalized)
+      yield* events.next("JobReleased")
+      expect(yield* jobOf(job.id)).toMatchObject({ state: "ready", attempts: 0, lastError: undefined })
+      expect(yield* lockedRows).toBe(0)
+    }))
+
+  test("leaves nothing locked when interrupted at any moment under load", () =>
+    Effect.gen(function*() {
+      const ran = new Map<number, number>()
+      const Handler = Step.toLayer(({ n }) =>
+        Effect.andThen(Effect.yieldNow, Effect.sync(() => void ran.set(n, (ran.get(n) ?? 0) + 1)))
+      )
+      yield* Queue.addMany(
+        Array.from({ length: 2_000 }, (_, n) => Step.request({ n }, { queueName: n % 4 === 0 ? `q${n % 16}` : undefined }))
+      )
+      for (let round = 0; (yield* Queue.count()) > 0; round++) {
+        const events = yield* Test.watch
+        const worker = yield* start({ tasks: [Step], concurrency: 7 }, Handler)
+        let left = 1 + 37 * round
+        yield* events.until((event) => event._tag === "PoolIdle" || (event._tag === "JobStarted" && --left === 0))
+        yield* Fiber.interrupt(worker)
+        expect(yield* lockedRows).toBe(0)
+      }
+      expect(ran.size).toBe(2_000)
+      expect([...ran.values()].every((times) => times === 1)).toBe(true)
+    }))
+
+  test("drops the events of nobody: an interrupted worker ends with an interruption only", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const worker = yield* start({ tasks: [Step] }, Step.toLayer(() => Effect.void))
+      yield* events.next("PoolIdle")
+      yield* Fiber.interrupt(worker)
+      const exit = yield* Fiber.await(worker)
+      expect(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)).toBe(true)
+    }))
+})
+
+describe("trouble with the database", () => {
+  test("finished jobs stay finished when every connection is ended at once", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const ran = new Map<number, number>()
+      const gate = yield* Latch.make(false)
+      yield* Queue.addMany(Array.from({ length: 200 }, (_, n) => Step.request({ n })))
+      yield* start(
+        { tasks: [Step], concurrency: 20 },
+        Step.toLayer(({ n }) => Effect.andThen(gate.await, Effect.sync(() => void ran.set(n, (ran.get(n) ?? 0) + 1))))
+      )
+      yield* events.many("JobStarted", 20)
+      yield* terminateBackends("kongtask")
+      yield* gate.open
+      yield* eventually(Queue.count(), { what: "the end of all jobs", until: (count) => count === 0 })
+      expect(ran.size).toBe(200)
+      expect([...ran.values()].every((times) => times === 1)).toBe(true)
+    }))
+
+  test("a pool that was declared dead interrupts its handlers and goes on as a new one", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      const job = yield* Queue.add(Step, { n: 1 })
+      const interrupted = yield* Deferred.make<number>()
+      yield* start(
+        { tasks: [Step], lease: "1 second", heartbeatInterval: "100 millis" },
+        Step.toLayer((_, job) =>
+          job.attempt === 1
+            ? Effect.onInterrupt(Effect.never, () => Deferred.succeed(interrupted, job.attempt))
+            : Effect.void
+        )
+      )
+      const { pool } = yield* events.next("JobStarted")
+      yield* events.next("PoolIdle")
+      yield* sql`
+        with pool as (delete from graphile_worker._private_kongtask_pools)
+        update graphile_worker._private_jobs set locked_by = null, locked_at = null`
+      yield* events.next("PoolLost", (event) => event.pool === pool)
+      yield* Deferred.await(interrupted)
+      const completed = yield* events.next("JobCompleted")
+      expect(completed.pool).not.toBe(pool)
+      expect(completed.job).toMatchObject({ id: job.id, attempt: 2 })
+    }))
+
+  test("the outcome of a job that was taken away is not recorded", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      const finish = yield* Latch.make(false)
+      const job = yield* Queue.add(Step, { n: 1 })
+      yield* start({ tasks: [Step] }, Step.toLayer(() => finish.await))
+      yield* events.next("JobStarted")
+      yield* sql`update graphile_worker._private_jobs set locked_by = 'pool-000000000000000000'`
+      yield* finish.open
+      yield* events.next("JobLost")
+      expect(yield* jobOf(job.id)).toMatchObject({ lockedBy: "pool-000000000000000000" })
+    }))
+
+  it.live("keeps outcomes through a crash of the server and records them when it is back", () =>
+    Effect.gen(function*() {
+      const server = yield* dedicatedServer
+      yield* Effect.gen(function*() {
+        const events = yield* Test.watch
+        const gate = yield* Latch.make(false)
+        let runs = 0
+        yield* Queue.addMany(Array.from({ length: 30 }, (_, n) => Step.request({ n })))
+        yield* start(
+          { tasks: [Step], concurrency: 10 },
+          Step.toLayer(() => Effect.andThen(gate.await, Effect.sync(() => void runs++)))
+        )
+        yield* events.many("JobStarted", 10)
+        yield* server.stop("immediate")
+        yield* gate.open
+        yield* events.next("DatabaseUnavailable")
+        yield* server.start
+        yield* events.many("JobCompleted", 30)
+        expect(runs).toBe(30)
+        expect(yield* Queue.count()).toBe(0)
+      }).pipe(Effect.provide(Test.layerOn(server.config)))
+    }).pipe(Effect.scoped), 60_000)
+})
+
+describe("settings", () => {
+  const Handler = Step.toLayer(() => Effect.void)
+  const refused = (options: Omit<Worker.Options<typeof Step>, "tasks">, message: RegExp) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(Worker.runOnce({ tasks: [Step], ...options }))
+      expect(error.reason._tag).toBe("InvalidConfiguration")
+      expect(error.message).toMatch(message)
+    })
+
+  test("says which setting is out of its bounds", () =>
+    Effect.gen(function*() {
+      yield* refused({ concurrency: 0 }, /concurrency must be a whole number from 1 to 10000, not 0/)
+      yield* refused({ concurrency: 2.5 }, /concurrency .* not 2\.5/)
+      yield* refused({ pollInterval: 1 }, /pollInterval must be a finite duration of at least 10ms/)
+      yield* refused({ lease: "10 millis" }, /lease must be a finite duration of at least 1s/)
+      yield* refused({ lease: "3 seconds", heartbeatInterval: "2 seconds" }, /heartbeatInterval .* third of the lease/)
+      const twice = yield* Effect.flip(Worker.runOnce({ tasks: [Step, Step] }))
+      expect(twice.message).toMatch(/tasks names the task "step" twice/)
+      const none = yield* Effect.flip(Worker.runOnce({ tasks: [] }))
+      expect(none.message).toMatch(/tasks must name at least one task/)
+    }).pipe(Effect.provide(Handler)))
+
+  test("Worker.layer runs a worker beside the program and stops it with the layer", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* Effect.gen(function*() {
+        yield* Queue.add(Step, { n: 1 })
+        yield* events.next("JobCompleted")
+      }).pipe(Effect.provide(Worker.layer({ tasks: [Step] }).pipe(Layer.provide(Handler))))
+      yield* events.next("PoolStopped")
+      expect(yield* lockedRows).toBe(0)
+    }))
+
+  test("uses at most four connections of its own, whatever its concurrency", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      yield* Queue.addMany(Array.from({ length: 500 }, (_, n) => Step.request({ n })))
+      let most = 0
+      const count = sql<{ count: number }>`
+        select count(*)::int as count from pg_stat_activity
+        where datname = current_database() and application_name = 'kongtask'`
+      yield* start(
+        { tasks: [Step], concurrency: 100 },
+        Step.toLayer(({ n }) =>
+          n % 50 === 0
+            ? count.pipe(Effect.map(([row]) => void (most = Math.max(most, row!.count))), Effect.orDie)
+            : Effect.yieldNow
+        )
+      )
+      yield* events.many("JobCompleted", 500)
+      expect(most).toBeGreaterThan(0)
+      expect(most).toBeLessThanOrEqual(4)
+    }))
+})
