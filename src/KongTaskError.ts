@@ -251,6 +251,23 @@ export class EmbeddedDatabaseFailed extends Schema.TaggedError<EmbeddedDatabaseF
 }
 
 /**
+ * A job was to be added inside a transaction of another client than the queue's:
+ * it would have been added even if that transaction rolled back.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class OtherTransaction extends Schema.TaggedError<OtherTransaction>(
+  "kongtask/KongTaskError/OtherTransaction"
+)("OtherTransaction", {}) {
+  readonly isTransient = false
+  override get message(): string {
+    return "This is a transaction of another SqlClient than the queue's, which the queue cannot join. Build the queue from " +
+      "the client that runs the transaction, or add the job outside of it."
+  }
+}
+
+/**
  * A statement failed for another reason.
  *
  * @category errors
@@ -294,6 +311,7 @@ export const KongTaskErrorReason = Schema.Union([
   MigrationFailed,
   DataDirectoryInUse,
   EmbeddedDatabaseFailed,
+  OtherTransaction,
   StatementFailed
 ])
 

@@ -30,13 +30,17 @@ interface Job {
   readonly is_available: boolean
 }
 
+const run = <Row extends object>(text: string, params: ReadonlyArray<unknown> = []) =>
+  Effect.flatMap(PgClient.PgClient, (sql) => sql.unsafe<Row>(text, params))
+
+const jobsFrom = (from: string, params: ReadonlyArray<unknown> = []) =>
+  Effect.map(
+    run<{ job: string }>(`select row_to_json(job)::text as job from ${from}`, params),
+    (rows) => rows.map(({ job }): Job => JSON.parse(job))
+  )
+
 /** The rows that a function of the schema returns. */
-const call = (text: string, params: ReadonlyArray<unknown> = []) =>
-  Effect.flatMap(PgClient.PgClient, (sql) =>
-    Effect.map(
-      sql.unsafe<{ job: string }>(`select row_to_json(job)::text as job from graphile_worker.${text} as job`, params),
-      (rows) => rows.map(({ job }): Job => JSON.parse(job))
-    ))
+const call = (text: string, params?: ReadonlyArray<unknown>) => jobsFrom(`graphile_worker.${text} as job`, params)
 
 const one = (text: string, params?: ReadonlyArray<unknown>) =>
   Effect.map(call(text, params), (jobs) => {
@@ -44,10 +48,8 @@ const one = (text: string, params?: ReadonlyArray<unknown>) =>
     return jobs[0]!
   })
 
-const run = <Row extends object>(text: string, params: ReadonlyArray<unknown> = []) =>
-  Effect.flatMap(PgClient.PgClient, (sql) => sql.unsafe<Row>(text, params))
-
-const job = (id: number) => one(`_private_jobs where id = ${id}`.replace("_private_jobs", "_private_jobs as job"))
+const job = (id: number) =>
+  Effect.map(jobsFrom(`graphile_worker._private_jobs as job where id = ${id}`), ([job]) => job!)
 
 /** A job under a key, changed as `set` says after it was added. */
 const existing = Effect.fnUntraced(function*(key: string, set?: string) {
@@ -146,7 +148,7 @@ it.layer(Database.layer(), { excludeTestServices: true })("the shape that is sha
     Effect.gen(function*() {
       const functions = yield* run<{ line: string }>(`
         select proname || '(' || pg_get_function_arguments(oid) || ') ' || pg_get_function_result(oid)
-          || ' ' || provolatile || case when proisstrict then ' strict' else '' end
+          || ' ' || provolatile::text || case when proisstrict then ' strict' else '' end
           || case when prosecdef then ' security definer' else '' end as line
         from pg_proc
         where pronamespace = 'graphile_worker'::regnamespace and proname not like '\\_private\\_%'
@@ -497,7 +499,7 @@ it.layer(Database.layer(), { excludeTestServices: true })("add_jobs", (it) => {
       assert.deepStrictEqual(added.map(({ revision }) => revision), [0, 0, 1, 2])
       assert.strictEqual(new Set([0, 2, 3].map((n) => added[n]!.id)).size, 1)
       assert.isTrue(isAboutNow(added[3]!.run_at))
-      assert.strictEqual((yield* call("jobs where key = 'twice'".replace("jobs", "jobs as job"))).length, 1)
+      assert.strictEqual((yield* jobsFrom("graphile_worker.jobs as job where key = 'twice'")).length, 1)
     }))
 
   it.effect("takes the keys from running and failed jobs", () =>

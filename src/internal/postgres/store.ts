@@ -1,4 +1,5 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -8,7 +9,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as Job from "../../Job.ts"
 import type { ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
-import type { KongTaskError } from "../../KongTaskError.ts"
+import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
 import { fromSqlError, sqlState } from "./errors.ts"
 import { quoteIdentifier, validateSchemaName } from "./schema.ts"
@@ -125,12 +126,26 @@ const partition = (settlements: ReadonlyArray<Settlement>) => {
   return { completed, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }
 }
 
+/** The key of the innermost transaction of any client, which `effect/sql` keeps under this name. */
+const CurrentTransaction = Context.Reference<unknown>("effect/sql/CurrentTransactionService", {
+  defaultValue: () => undefined
+})
+
 const makeStore = (client: PgClient.PgClient, schema: string): Store => {
   const sql = client.withoutTransforms()
   const statements = Statements.make(quoteIdentifier(schema))
 
   const run = <Row extends object>(operation: string, text: string, params: ReadonlyArray<unknown>) =>
     Effect.mapError(sql.unsafe<Row>(text, params), fromSqlError(operation))
+
+  /** A write inside another client's transaction would silently be none of it. */
+  const joinsOnlyOwn = <A, E, R>(write: Effect.Effect<A, E, R>): Effect.Effect<A, E | KongTaskError, R> =>
+    Effect.contextWith((context: Context.Context<R>): Effect.Effect<A, E | KongTaskError, R> =>
+      Context.get(context, CurrentTransaction) !== undefined &&
+        Context.getOrUndefined(context, sql.transactionService as never) === undefined
+        ? Effect.fail(new KongTaskError({ reason: new OtherTransaction() }))
+        : write
+    )
 
   const add = Effect.fnUntraced(function*(spec: JobSpec) {
     const rows = yield* sql.unsafe<JobRow>(statements.add, [
@@ -146,7 +161,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       spec.keyMode ?? "replace"
     ])
     return toJob(rows[0]!)
-  }, (effect, spec) => Effect.mapError(effect, fromAddError([spec])))
+  }, (effect, spec) => joinsOnlyOwn(Effect.mapError(effect, fromAddError([spec]))))
 
   const addMany = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
     if (specs.length === 0) return []
@@ -167,7 +182,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     )
     const rows = yield* sql.unsafe<JobRow>(statements.addMany, [`[${items.join(",")}]`])
     return rows.map(toJob)
-  }, (effect, specs) => Effect.mapError(effect, fromAddError(specs)))
+  }, (effect, specs) => joinsOnlyOwn(Effect.mapError(effect, fromAddError(specs))))
 
   const claim: Store["claim"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
     const rows = yield* run<ClaimRow>("claim", statements.claim, [pool, tasks, limit])
@@ -237,10 +252,10 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         (rows) => rows[0]!.count
       ),
     remove: (target) =>
-      Effect.map(
+      joinsOnlyOwn(Effect.map(
         run<JobRow>("remove", statements.remove, ["id" in target ? target.id : null, "key" in target ? target.key : null]),
         (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
-      ),
+      )),
     claim,
     batch,
     settle: Effect.fnUntraced(function*(pool, settlements) {
