@@ -146,24 +146,29 @@ $body$;
 
 -- Makes the tasks and queues that are missing, in the order of their names so that two callers cannot deadlock. Only
 -- the missing ones are inserted: an insert that meets a conflict uses up a number of an int identity.
+--
+-- Here and below, `enable_seqscan = off` and lateral lookups with an offset, which cannot become joins, keep each lookup
+-- an index probe: a session may have planned the statement when the tables were empty.
 create function :schema._private_kongtask_create_names(identifiers text[], queue_names text[])
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $body$
 begin
   insert into :schema._private_tasks (identifier)
   select distinct name
   from unnest(identifiers) as name
-  where not exists (select from :schema._private_tasks as task where task.identifier = name)
+  left join lateral (select id from :schema._private_tasks where identifier = name offset 0) as task on true
+  where task.id is null
   order by name
   on conflict (identifier) do nothing;
 
   insert into :schema._private_job_queues (queue_name)
   select distinct name
   from unnest(queue_names) as name
-  where name is not null
-    and not exists (select from :schema._private_job_queues as queue where queue.queue_name = name)
+  left join lateral (select id from :schema._private_job_queues where queue_name = name offset 0) as queue on true
+  where name is not null and queue.id is null
   order by name
   on conflict (queue_name) do nothing;
 end
@@ -203,157 +208,101 @@ begin
 end
 $body$;
 
--- Deals with the job that has the spec's key already, if there is one, in the modes `replace` and `preserve_run_at`. A
--- waiting job gets the spec's values and is returned. One that is running or has failed for good loses its key and its
--- remaining attempts, so that the caller can insert a new job; then, and when there is none, the result is null.
-create function :schema._private_kongtask_replace_job(spec :schema.job_spec, preserve_run_at boolean)
+-- Adds one job with a key, in the modes `replace` and `preserve_run_at`; the spec is checked. A waiting job that has the
+-- key gets the spec's values. One that is running or has failed for good loses its key and its remaining attempts, and
+-- a new job is inserted, with the given number as its id if there is one.
+--
+-- An insert that meets a job which another transaction has added with the key since starts over. So does one whose task
+-- or queue does not exist, because it is new or because a cleanup has deleted it: a job must never lose its queue, nor
+-- get an id that was looked up before.
+create function :schema._private_kongtask_add_keyed(spec :schema.job_spec, preserve_run_at boolean, number bigint)
 returns :schema._private_jobs
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $body$
 declare
+  ids constant regclass := pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id');
   old :schema._private_jobs;
-  replaced :schema._private_jobs;
+  added :schema._private_jobs;
 begin
-  select * into old from :schema._private_jobs as job where job.key = spec.job_key for update;
-  if not found then
-    return null;
-  end if;
-
-  if old.attempts >= old.max_attempts or old.locked_at < 'infinity' then
-    update :schema._private_jobs as job
-    set key = null, attempts = job.max_attempts, updated_at = now()
-    where job.id = old.id;
-    return null;
-  end if;
-
   loop
-    update :schema._private_jobs as job
-    set
-      job_queue_id = queue.id,
-      task_id = task.id,
-      payload = :schema._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
-      priority = coalesce(spec.priority, 0),
-      run_at = case when preserve_run_at and job.attempts = 0 then job.run_at else coalesce(spec.run_at, now()) end,
-      attempts = 0,
-      max_attempts = coalesce(spec.max_attempts, 25),
-      last_error = null,
-      updated_at = now(),
-      revision = job.revision + 1,
-      flags = (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
-    from :schema._private_tasks as task
-    left join :schema._private_job_queues as queue on queue.queue_name = spec.queue_name
-    where job.id = old.id
-      and task.identifier = spec.identifier
-      and (spec.queue_name is null or queue.id is not null)
-    returning job.* into replaced;
-    if found then
-      return replaced;
+    select * into old from :schema._private_jobs as job where job.key = spec.job_key for update;
+
+    if old.attempts < old.max_attempts and (old.locked_at is null or old.locked_at = 'infinity') then
+      update :schema._private_jobs as job
+      set
+        job_queue_id = queue.id,
+        task_id = task.id,
+        payload = :schema._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
+        priority = coalesce(spec.priority, 0),
+        run_at = case when preserve_run_at and job.attempts = 0 then job.run_at else coalesce(spec.run_at, now()) end,
+        attempts = 0,
+        max_attempts = coalesce(spec.max_attempts, 25),
+        last_error = null,
+        updated_at = now(),
+        revision = job.revision + 1,
+        flags = (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+      from :schema._private_tasks as task
+      left join :schema._private_job_queues as queue on queue.queue_name = spec.queue_name
+      where job.id = old.id
+        and task.identifier = spec.identifier
+        and (spec.queue_name is null or queue.id is not null)
+      returning job.* into added;
+    else
+      if old.id is not null then
+        update :schema._private_jobs as job
+        set key = null, attempts = job.max_attempts, updated_at = now()
+        where job.id = old.id;
+      end if;
+
+      insert into :schema._private_jobs
+        (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+      overriding system value
+      select
+        coalesce(number, nextval(ids)),
+        queue.id,
+        task.id,
+        coalesce(spec.payload, '{}'),
+        coalesce(spec.run_at, now()),
+        coalesce(spec.max_attempts, 25),
+        spec.job_key,
+        coalesce(spec.priority, 0),
+        (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+      from :schema._private_tasks as task
+      left join :schema._private_job_queues as queue on queue.queue_name = spec.queue_name
+      where task.identifier = spec.identifier
+        and (spec.queue_name is null or queue.id is not null)
+      on conflict (key) do nothing
+      returning * into added;
     end if;
 
+    if added.id is not null then
+      return added;
+    end if;
     perform :schema._private_kongtask_create_names(array[spec.identifier], array[spec.queue_name]);
   end loop;
 end
 $body$;
 
--- Adds jobs of which no two share a key, in the modes `replace` and `preserve_run_at`.
+-- Adds the jobs as if add_job had been called with each spec in turn, and returns their rows in the order of the specs.
 --
--- A pass replaces the jobs that wait under these keys and inserts the rest in one statement. An insert that meets a job
--- which another transaction has added with the key since is tried again in the next pass, and so is a spec whose task
--- or queue a cleanup has deleted: a job must never lose its queue, nor get an id that was looked up before a cleanup.
---
--- Rows are locked and inserted in the order of the keys, against deadlocks. Ids follow the order of the specs, because
--- they decide between jobs of equal priority and run_at.
-create function :schema._private_kongtask_add_distinct(specs :schema.job_spec[], preserve_run_at boolean)
-returns table (place int, job :schema._private_jobs)
+-- Keys are dealt with in their own order, so that two calls with the same keys cannot deadlock. Ids are given out in the
+-- order of the specs beforehand, because they decide between jobs of equal priority and run_at; only those that will be
+-- needed, as far as one can tell before the keys are locked.
+create function :schema.add_jobs(specs :schema.job_spec[], job_key_preserve_run_at boolean default false)
+returns setof :schema._private_jobs
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $body$
 declare
   ids constant regclass := pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id');
-  is_done boolean[] := array_fill(false, array[cardinality(specs)]);
-  left_to_do int := cardinality(specs);
-  added record;
-begin
-  loop
-    for place in
-      select spec.ordinality::int
-      from unnest(specs) with ordinality as spec
-      where spec.job_key is not null and not is_done[spec.ordinality::int]
-      order by spec.job_key
-    loop
-      job := :schema._private_kongtask_replace_job(specs[place], preserve_run_at);
-      if job.id is not null then
-        is_done[place] := true;
-        left_to_do := left_to_do - 1;
-        return next;
-      end if;
-    end loop;
-    exit when left_to_do = 0;
-
-    -- The lookups are lateral subqueries with an offset so that each stays an index probe, however the tables have
-    -- grown since this plan was made.
-    for added in
-      with fresh as materialized (
-        select nextval(ids) as id, spec.*
-        from (
-          select
-            spec.ordinality::int as place,
-            queue.id as job_queue_id,
-            task.id as task_id,
-            coalesce(spec.payload, '{}') as payload,
-            coalesce(spec.run_at, now()) as run_at,
-            coalesce(spec.max_attempts, 25) as max_attempts,
-            spec.job_key,
-            coalesce(spec.priority, 0) as priority,
-            (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag) as flags
-          from unnest(specs) with ordinality as spec
-          cross join lateral (
-            select id from :schema._private_tasks where identifier = spec.identifier offset 0
-          ) as task
-          left join lateral (
-            select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
-          ) as queue on true
-          where not is_done[spec.ordinality::int] and (spec.queue_name is null or queue.id is not null)
-          order by spec.ordinality
-        ) as spec
-      ), inserted as (
-        insert into :schema._private_jobs
-          (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
-        overriding system value
-        select id, job_queue_id, task_id, payload, run_at, max_attempts, job_key, priority, flags
-        from fresh
-        order by job_key, fresh.place
-        on conflict (key) do nothing
-        returning *
-      )
-      select fresh.place, cast(row(inserted.*) as :schema._private_jobs) as job
-      from inserted
-      join fresh on fresh.id = inserted.id
-    loop
-      place := added.place;
-      job := added.job;
-      is_done[place] := true;
-      left_to_do := left_to_do - 1;
-      return next;
-    end loop;
-    exit when left_to_do = 0;
-
-    perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
-    from unnest(specs) as spec;
-  end loop;
-end
-$body$;
-
--- Adds the jobs as if add_job had been called with each spec in turn, and returns their rows in the order of the specs.
--- Specs that share a key are added in rounds, each with one spec of the key.
-create function :schema.add_jobs(specs :schema.job_spec[], job_key_preserve_run_at boolean default false)
-returns setof :schema._private_jobs
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $body$
+  numbers bigint[];
+  results :schema._private_jobs[];
+  without_key int := 0;
+  place int;
+  added :schema._private_jobs;
 begin
   if coalesce(cardinality(specs), 0) = 0 then
     return;
@@ -366,37 +315,96 @@ begin
 
   perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
   from unnest(specs) as spec
-  where not exists (select from :schema._private_tasks as task where task.identifier = spec.identifier)
-    or (
-      spec.queue_name is not null
-      and not exists (select from :schema._private_job_queues as queue where queue.queue_name = spec.queue_name)
-    )
+  left join lateral (
+    select id from :schema._private_tasks where identifier = spec.identifier offset 0
+  ) as task on true
+  left join lateral (
+    select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+  ) as queue on true
+  where task.id is null or (spec.queue_name is not null and queue.id is null)
   having count(*) > 0;
 
-  return query
-  select (added.job).*
-  from (
-    select
-      array_agg(numbered.place order by numbered.place) as places,
-      array_agg(specs[numbered.place] order by numbered.place) as specs
+  numbers := array(
+    select case when spec.is_new then nextval(ids) end
     from (
       select
-        spec.ordinality::int as place,
-        case
-          when spec.job_key is null then 1
-          else row_number() over (partition by spec.job_key order by spec.ordinality)
-        end as round
+        spec.job_key is null or (
+          row_number() over (partition by spec.job_key order by spec.ordinality) = 1
+          and waiting.id is null
+        ) as is_new
       from unnest(specs) with ordinality as spec
-    ) as numbered
-    group by numbered.round
-    order by numbered.round
-  ) as round
-  cross join lateral :schema._private_kongtask_add_distinct(
-    round.specs, coalesce(job_key_preserve_run_at, false)
-  ) as added
-  order by round.places[added.place];
+      left join lateral (
+        select job.id
+        from :schema._private_jobs as job
+        where job.key = spec.job_key
+          and job.attempts < job.max_attempts
+          and (job.locked_at is null or job.locked_at = 'infinity')
+        offset 0
+      ) as waiting on true
+      order by spec.ordinality
+    ) as spec
+  );
+
+  select count(*) into without_key from unnest(specs) as spec where spec.job_key is null;
+
+  while without_key > 0 loop
+    place := 1;
+    for added in
+      with inserted as (
+        insert into :schema._private_jobs (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+        overriding system value
+        select
+          numbers[spec.ordinality::int],
+          queue.id,
+          task.id,
+          coalesce(spec.payload, '{}'),
+          coalesce(spec.run_at, now()),
+          coalesce(spec.max_attempts, 25),
+          coalesce(spec.priority, 0),
+          (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+        from unnest(specs) with ordinality as spec
+        cross join lateral (
+          select id from :schema._private_tasks where identifier = spec.identifier offset 0
+        ) as task
+        left join lateral (
+          select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+        ) as queue on true
+        where spec.job_key is null
+          and (spec.queue_name is null or queue.id is not null)
+          and results[spec.ordinality::int] is null
+        order by spec.ordinality
+        returning *
+      )
+      select * from inserted order by id
+    loop
+      -- Both the numbers and the rows ascend.
+      while numbers[place] is distinct from added.id loop
+        place := place + 1;
+      end loop;
+      results[place] := added;
+      without_key := without_key - 1;
+    end loop;
+
+    -- What is left has a task or a queue that a cleanup has just deleted.
+    if without_key > 0 then
+      perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+      from unnest(specs) as spec;
+    end if;
+  end loop;
+
+  for place in
+    select spec.ordinality::int
+    from unnest(specs) with ordinality as spec
+    where spec.job_key is not null
+    order by spec.job_key, spec.ordinality
+  loop
+    results[place] := :schema._private_kongtask_add_keyed(
+      specs[place], coalesce(job_key_preserve_run_at, false), numbers[place]
+    );
+  end loop;
 
   perform :schema._private_kongtask_notify(cardinality(specs));
+  return query select * from unnest(results);
 end
 $body$;
 
@@ -430,26 +438,23 @@ begin
   if job_key is not null and job_key_mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe') then
     raise exception 'job_key_mode is ''%''; it must be ''replace'', ''preserve_run_at'' or ''unsafe_dedupe''', job_key_mode
       using errcode = 'GWBKM';
+  elsif job_key is not null and job_key_mode is distinct from 'unsafe_dedupe' then
+    added := :schema._private_kongtask_add_keyed(
+      cast(row(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags) as :schema.job_spec),
+      coalesce(job_key_mode = 'preserve_run_at', false),
+      null
+    );
+    perform :schema._private_kongtask_notify(1);
+    return added;
   end if;
 
   loop
-    if job_key is null then
-      -- Nothing to look for.
-    elsif job_key_mode = 'unsafe_dedupe' then
+    if job_key is not null then
       update :schema._private_jobs as old
       set revision = old.revision + 1, updated_at = now()
       where old.key = job_key
       returning * into added;
       if found then
-        return added;
-      end if;
-    else
-      added := :schema._private_kongtask_replace_job(
-        cast(row(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags) as :schema.job_spec),
-        coalesce(job_key_mode = 'preserve_run_at', false)
-      );
-      if added.id is not null then
-        perform :schema._private_kongtask_notify(1);
         return added;
       end if;
     end if;
