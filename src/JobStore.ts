@@ -66,6 +66,11 @@ export interface ClaimRequest {
   readonly tasks: ReadonlyArray<string>
   /** At most so many, 1 or more. */
   readonly limit: number
+  /**
+   * How many of them will start at once; the others wait their turn, so that a crash charges them for nothing. Jobs on
+   * their last attempt are only among the first so many. Left out: all of them.
+   */
+  readonly start?: number | undefined
 }
 
 /**

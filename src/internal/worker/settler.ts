@@ -4,9 +4,11 @@
  * outcome at once.
  */
 import type * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
@@ -23,10 +25,6 @@ export interface Settler {
   readonly offer: (outcome: Outcome) => void
   /** The jobs whose outcome is known but not yet recorded. */
   readonly unsettled: () => ReadonlyArray<JobId>
-  /** Records what is left and stops. */
-  readonly flush: Effect.Effect<void>
-  /** Stops and forgets what is left: the pool does not own its jobs any more. */
-  readonly discard: Effect.Effect<void>
 }
 
 export const make = Effect.fnUntraced(function*(options: {
@@ -34,10 +32,14 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly pool: string
   /** Tries again for as long as the failure is transient. */
   readonly persist: <A>(effect: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError>
+  /** Whether the jobs are this pool's no more: then what is left is dropped at the end. */
+  readonly isLost: () => boolean
+  /** How long the end waits for what is left to be recorded. */
+  readonly flushTimeout: Duration.Duration
   /** Told of each outcome once it is recorded, or known never to be. */
   readonly onSettled: (outcome: Outcome, isRecorded: boolean) => Effect.Effect<void>
-}) {
-  const { onSettled, persist, pool, store } = options
+}): Effect.fn.Return<Settler, never, Scope.Scope> {
+  const { flushTimeout, isLost, onSettled, persist, pool, store } = options
   const queue = yield* Queue.make<Outcome, Cause.Done>()
   const unsettled = new Map<JobId, number>()
 
@@ -83,15 +85,26 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.forkScoped
   )
 
+  yield* Effect.addFinalizer(() =>
+    isLost() ? Effect.void : Queue.end(queue).pipe(
+      Effect.andThen(Fiber.await(fiber)),
+      Effect.timeoutOrElse({
+        duration: flushTimeout,
+        orElse: () =>
+          Effect.logError(
+            `The database is away: the outcomes of ${unsettled.size} jobs are not recorded, and those jobs will run again.`
+          )
+      })
+    )
+  )
+
   return {
     offer: (outcome) => {
       unsettled.set(outcome.job.id, (unsettled.get(outcome.job.id) ?? 0) + 1)
       Queue.offerUnsafe(queue, outcome)
     },
-    unsettled: () => [...unsettled.keys()],
-    flush: Effect.andThen(Queue.end(queue), Effect.asVoid(Fiber.await(fiber))),
-    discard: Effect.asVoid(Fiber.interrupt(fiber))
-  } satisfies Settler
+    unsettled: () => [...unsettled.keys()]
+  }
 })
 
 const unrecordable = "The attempt failed with an error that the database refused to record."

@@ -1,0 +1,158 @@
+/**
+ * The jobs that a pool has claimed: the running ones, one fiber each, and a
+ * small buffer of those that start as soon as a handler ends.
+ *
+ * The buffer adapts: it holds what the pool has lately finished in 100 ms, so
+ * that quick handlers never wait for a claim and slow ones hoard nothing. What
+ * is not started in time goes back.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberMap from "effect/FiberMap"
+import * as Latch from "effect/Latch"
+import type * as Scope from "effect/Scope"
+import type { JobId } from "../../Job.ts"
+import type { ClaimedJob } from "../../JobStore.ts"
+import type { Runner } from "./attempt.ts"
+import type { Outcome } from "./settler.ts"
+
+/** How much work may wait in the buffer, in milliseconds of the pool's measured pace, and in jobs. */
+const prefetchMillis = 100
+const maxPrefetch = 500
+
+/** How long a job may wait in the buffer before it goes back. */
+const maxWaitMillis = 500
+
+export interface Jobs {
+  /** How many jobs the next claim should ask for, and how many of them could start at once. */
+  readonly wanted: () => { readonly start: number; readonly limit: number }
+  /** Waits until the next claim is worth while. Gives stale jobs back in the meantime. */
+  readonly demand: Effect.Effect<void>
+  /** Takes over claimed jobs: starts as many as can, and buffers the others. */
+  readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
+  /** Every job that this pool knows it holds, but for its unsettled outcomes. */
+  readonly ids: () => ReadonlyArray<JobId>
+  readonly running: () => number
+  readonly isEmpty: () => boolean
+}
+
+export const make = Effect.fnUntraced(function*(options: {
+  readonly concurrency: number
+  readonly shutdownTimeout: Duration.Duration
+  readonly runners: ReadonlyMap<string, Runner>
+  readonly onStart: (job: ClaimedJob) => void
+  readonly onOutcome: (outcome: Outcome) => void
+  /** Told when the shutdown begins. */
+  readonly onStopping: (running: number) => void
+  /** Whether the jobs are this pool's no more: then their outcomes are nobody's business. */
+  readonly isLost: () => boolean
+}): Effect.fn.Return<Jobs, never, Scope.Scope> {
+  const { concurrency, isLost, onOutcome, onStart, onStopping, runners, shutdownTimeout } = options
+  const clock = yield* Clock.Clock
+  const hasDemand = yield* Latch.make(true)
+  let buffer: Array<{ readonly job: ClaimedJob; readonly since: number }> = []
+  let running = 0
+  let isStopping = false
+
+  // The pace: jobs finished in 100 ms, averaged over the last claims.
+  let pace = 0
+  let finished = 0
+  let measuredAt = clock.currentTimeMillisUnsafe()
+  const measure = () => {
+    const now = clock.currentTimeMillisUnsafe()
+    const elapsed = now - measuredAt
+    if (elapsed < 5) return
+    pace = 0.5 * pace + 0.5 * Math.min(maxPrefetch, finished * prefetchMillis / elapsed)
+    finished = 0
+    measuredAt = now
+  }
+
+  const fibers = yield* FiberMap.make<JobId, void, never>()
+  const fork = yield* FiberMap.runtime(fibers)<never>()
+
+  const release = (job: ClaimedJob) =>
+    onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt } })
+
+  const target = () => Math.floor(pace)
+  const hasRoom = () => running < concurrency || buffer.length * 2 < target()
+
+  const run = (job: ClaimedJob, runner: Runner) =>
+    Effect.map(Effect.exit(Effect.interruptible(runner.attempt(job))), (exit) => {
+      running--
+      finished++
+      if (Exit.isSuccess(exit)) onOutcome({ job, settlement: exit.value })
+      // Interrupted: at the shutdown it is given back; otherwise a newer claim of the same job took its place.
+      else if (isStopping && !isLost()) release(job)
+      fill()
+    })
+
+  const start = (job: ClaimedJob) => {
+    const runner = runners.get(job.task)
+    if (runner === undefined) return release(job)
+    running++
+    onStart(job)
+    // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
+    fork(job.id, run(job, runner), { uninterruptible: true })
+  }
+
+  // A handler may end before `start` returns, and fill again: the outer call does it.
+  let isFilling = false
+  const fill = () => {
+    if (!isFilling && !isStopping) {
+      isFilling = true
+      while (running < concurrency && buffer.length > 0) start(buffer.shift()!.job)
+      isFilling = false
+    }
+    if (hasRoom()) hasDemand.openUnsafe()
+  }
+
+  const giveBackStale = Effect.sync(() => {
+    const now = clock.currentTimeMillisUnsafe()
+    const stale = buffer.findIndex((entry) => now - entry.since < maxWaitMillis)
+    const count = stale === -1 ? buffer.length : stale
+    if (count === 0) return
+    for (const { job } of buffer.slice(0, count)) release(job)
+    buffer = buffer.slice(count)
+    pace = 0
+  })
+
+  // At the end: the waiting jobs go back, the running ones get their time, then they are interrupted and go back too.
+  yield* Effect.addFinalizer(() =>
+    Effect.gen(function*() {
+      isStopping = true
+      onStopping(running)
+      if (isLost()) return
+      for (const { job } of buffer) release(job)
+      buffer = []
+      yield* Effect.timeoutOption(FiberMap.awaitEmpty(fibers), shutdownTimeout)
+      yield* FiberMap.clear(fibers)
+    })
+  )
+
+  return {
+    wanted: () => {
+      measure()
+      const start = Math.max(0, concurrency - running)
+      return { start, limit: Math.max(1, start + target() - buffer.length) }
+    },
+    demand: Effect.gen(function*() {
+      while (!hasRoom()) {
+        hasDemand.closeUnsafe()
+        yield* buffer.length === 0
+          ? hasDemand.await
+          : Effect.andThen(Effect.timeoutOption(hasDemand.await, Duration.millis(maxWaitMillis)), giveBackStale)
+      }
+    }),
+    accept: (jobs) =>
+      Effect.sync(() => {
+        const since = clock.currentTimeMillisUnsafe()
+        buffer = buffer.concat(jobs.map((job) => ({ job, since })))
+        fill()
+      }),
+    ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
+    running: () => running,
+    isEmpty: () => running === 0 && buffer.length === 0
+  }
+})
