@@ -137,7 +137,7 @@ export interface Options {
   readonly jobKey?: string | undefined
   /** What to do when the key is taken. Default: `replace`. */
   readonly jobKeyMode?: KeyMode | undefined
-  /** Marks that a worker may be told to leave alone. Default: none. */
+  /** Marks, stored with the job; graphile-worker's workers can be told to leave jobs with some of them alone. Default: none. */
   readonly flags?: ReadonlyArray<string> | undefined
 }
 

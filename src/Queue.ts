@@ -65,8 +65,7 @@ const names = (filter: Filter): JobStore.Filter => ({
   key: filter.key
 })
 
-const toArray = <A>(input: A | ReadonlyArray<A>): ReadonlyArray<A> =>
-  Array.isArray(input) ? input : [input as A]
+const toArray = <A>(input: A | ReadonlyArray<A>): ReadonlyArray<A> => Array.isArray(input) ? input : [input as A]
 
 /**
  * @category services
@@ -97,12 +96,12 @@ export class Queue extends Context.Service<Queue, {
    * an earlier one of the same key. A bad one fails the whole call and says which
    * it was.
    */
-  readonly addMany: <T extends Task.Any>(
-    requests: Iterable<Task.Request<T>>
+  readonly addMany: <R extends Task.Request<Task.Any>>(
+    requests: Iterable<R>
   ) => Effect.Effect<
     ReadonlyArray<Job.Job>,
     Job.InvalidJob | KongTaskError,
-    T["payloadSchema"]["EncodingServices"]
+    R["task"]["payloadSchema"]["EncodingServices"]
   >
 
   /** The job of that id, if it is there: a completed job is not. One statement. */
@@ -138,7 +137,7 @@ export class Queue extends Context.Service<Queue, {
           add: Effect.fn("Queue.add")(function*(task, payload, options) {
             return yield* store.add(yield* JobSpec.make({ task, payload, options }, limits, undefined))
           }),
-          addMany: Effect.fn("Queue.addMany")(function*<T extends Task.Any>(requests: Iterable<Task.Request<T>>) {
+          addMany: Effect.fn("Queue.addMany")(function*<R extends Task.Request<Task.Any>>(requests: Iterable<R>) {
             return yield* store.addMany(
               yield* Effect.forEach(requests, (request, index) => JobSpec.make(request, limits, index))
             )
@@ -184,12 +183,12 @@ export const add = <T extends Task.Any>(
  * @category accessors
  * @since 0.1.0
  */
-export const addMany = <T extends Task.Any>(
-  requests: Iterable<Task.Request<T>>
+export const addMany = <R extends Task.Request<Task.Any>>(
+  requests: Iterable<R>
 ): Effect.Effect<
   ReadonlyArray<Job.Job>,
   Job.InvalidJob | KongTaskError,
-  Queue | T["payloadSchema"]["EncodingServices"]
+  Queue | R["task"]["payloadSchema"]["EncodingServices"]
 > => Effect.flatMap(Queue, (queue) => queue.addMany(requests))
 
 /**

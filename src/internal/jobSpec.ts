@@ -8,6 +8,11 @@ import type * as Task from "../Task.ts"
 
 const maxSmallint = 32_767
 
+/** Years 1 to 9999, which every part of the system can say; far inside what PostgreSQL can store. */
+const minRunAt = Date.parse("0001-01-01T00:00:00.000Z")
+const maxRunAt = Date.parse("9999-12-31T23:59:59.999Z")
+const maxDelayDays = 365_250
+
 /** PostgreSQL counts characters, JavaScript counts UTF-16 units. */
 const characters = (text: string): number => {
   let count = 0
@@ -16,15 +21,16 @@ const characters = (text: string): number => {
 }
 
 /** What a task's name has to keep to, or `undefined` when it does. */
-export const taskNameProblem = (name: string) =>
-  textProblem(name, 128, "GWBID")
+export const taskNameProblem = (name: string) => textProblem(name, 128, "GWBID")
 
 const textProblem = (text: string, limit: number, code: string) => {
   if (typeof text !== "string") return { problem: "must be a string", code }
   if (text.length === 0) return { problem: `must have 1 to ${limit} characters, not 0`, limit, actual: 0, code }
   const actual = characters(text)
   if (actual > limit) return { problem: `must have at most ${limit} characters, not ${actual}`, limit, actual, code }
-  return unstorable(text) ? { problem: "has a NUL character or half a surrogate pair, which PostgreSQL cannot store", code } : undefined
+  return unstorable(text)
+    ? { problem: "has a NUL character or half a surrogate pair, which PostgreSQL cannot store", code }
+    : undefined
 }
 
 const unstorable = (text: string): boolean => text.includes("\u0000") || /\p{Surrogate}/u.test(text)
@@ -34,18 +40,21 @@ const integerProblem = (value: number, minimum: number, code?: string) =>
     ? undefined
     : {
       problem: `must be a whole number from ${minimum} to ${maxSmallint}, not ${value}`,
-      limit: value < minimum ? minimum : maxSmallint,
-      actual: value,
+      ...(Number.isFinite(value) ? { limit: value < minimum ? minimum : maxSmallint, actual: value } : {}),
       ...(code === undefined ? {} : { code })
     }
 
 const isKeyMode = Schema.is(Job.KeyMode)
 
-const optionsProblem = (options: Job.Options): (Partial<Job.InvalidJob> & { field: string; problem: string }) | undefined => {
+const optionsProblem = (
+  options: Job.Options
+): (Partial<Job.InvalidJob> & { field: string; problem: string }) | undefined => {
   const at = <P extends object>(field: string, problem: P | undefined) => problem && { field, ...problem }
   return (options.queueName !== undefined ? at("queueName", textProblem(options.queueName, 128, "GWBQN")) : undefined)
     ?? (options.jobKey !== undefined ? at("jobKey", textProblem(options.jobKey, 512, "GWBJK")) : undefined)
-    ?? (options.maxAttempts !== undefined ? at("maxAttempts", integerProblem(options.maxAttempts, 1, "GWBMA")) : undefined)
+    ?? (options.maxAttempts !== undefined
+      ? at("maxAttempts", integerProblem(options.maxAttempts, 1, "GWBMA"))
+      : undefined)
     ?? (options.priority !== undefined ? at("priority", integerProblem(options.priority, -maxSmallint - 1)) : undefined)
     ?? (options.jobKeyMode !== undefined && !isKeyMode(options.jobKeyMode)
       ? { field: "jobKeyMode", problem: `must be one of ${Job.KeyMode.literals.join(", ")}`, code: "GWBKM" }
@@ -63,10 +72,23 @@ const timeProblem = (options: Job.Options) => {
   if (options.runAt !== undefined && !Number.isFinite(epochMillis(options.runAt))) {
     return { field: "runAt", problem: "is not a date" }
   }
+  if (options.runAt !== undefined && (epochMillis(options.runAt) < minRunAt || epochMillis(options.runAt) > maxRunAt)) {
+    return { field: "runAt", problem: "must be in the years 1 to 9999" }
+  }
   if (options.delay !== undefined) {
     const delay = Duration.fromInput(options.delay)
     if (delay._tag === "None" || !Duration.isFinite(delay.value)) {
       return { field: "delay", problem: "must be a finite duration" }
+    }
+    const limit = Duration.toMillis(Duration.days(maxDelayDays))
+    const actual = Duration.toMillis(delay.value)
+    if (Math.abs(actual) > limit) {
+      return {
+        field: "delay",
+        problem: `must be at most ${maxDelayDays} days, not ${actual / 86_400_000}`,
+        limit,
+        actual
+      }
     }
   }
   return undefined
@@ -90,11 +112,11 @@ const encoderOf = (task: Task.Any) => {
  * Checks a request and encodes its payload: whatever can be wrong with a job and
  * can be known without the database is said here, before it is touched.
  */
-export const make = Effect.fnUntraced(function*<T extends Task.Any>(
-  { options: given, payload: input, task }: Task.Request<T>,
+export const make = Effect.fnUntraced(function*<R extends Task.Request<Task.Any>>(
+  { options: given, payload: input, task }: R,
   limits: { readonly maxPayloadBytes: number },
   index: number | undefined
-): Effect.fn.Return<JobSpec, Job.InvalidJob, T["payloadSchema"]["EncodingServices"]> {
+): Effect.fn.Return<JobSpec, Job.InvalidJob, R["task"]["payloadSchema"]["EncodingServices"]> {
   const invalid = (problem: Partial<Job.InvalidJob> & { field: string; problem: string }) =>
     new Job.InvalidJob({ task: String(task.name), ...problem, ...(index === undefined ? {} : { index }) })
 
@@ -111,7 +133,12 @@ export const make = Effect.fnUntraced(function*<T extends Task.Any>(
     (issue) => notEncodable(new Schema.SchemaError(issue))
   )
   const encoded = yield* Effect.mapError(encoderOf(task)(made), notEncodable)
-  const payload = JSON.stringify(encoded ?? {})
+  // A schema such as Any lets everything through; a deep structure overflows the stack.
+  const payload = yield* Effect.try({
+    try: () => task.payloadSchema.ast._tag === "Void" ? "{}" : JSON.stringify(encoded),
+    catch: (error) => invalid({ field: "payload", problem: `cannot be encoded: ${String(error)}` })
+  })
+  if (payload === undefined) return yield* invalid({ field: "payload", problem: "cannot be encoded: it is not JSON" })
   const bytes = Buffer.byteLength(payload)
   if (bytes > limits.maxPayloadBytes) {
     return yield* invalid({

@@ -284,10 +284,15 @@ layer(Embedded.layer({}), { excludeTestServices: true, timeout: 60_000 })("conne
       yield* sql`alter table logged alter text set storage external`
       for (let round = 0; round < 70; round++) yield* sql`insert into logged values (${fat})`
       yield* sql`select pg_stat_force_next_flush()`
-      expect(yield* Maintenance.runOnce(sql)).toEqual(
-        expect.arrayContaining(["VACUUM (ANALYZE) public.bloated", "CHECKPOINT"])
-      )
+      // The layer's own maintenance may have been faster, with all or with a part of it.
+      yield* Maintenance.runOnce(sql)
       yield* sql`select pg_stat_force_next_flush()`
+      expect(
+        yield* sql`
+          select s.vacuum_count > 0 as vacuumed,
+            pg_wal_lsn_diff(pg_current_wal_insert_lsn(), p.redo_lsn) < 64 * 1024 * 1024 as cut
+          from pg_stat_user_tables s, pg_control_checkpoint() p where s.relname = 'bloated'`
+      ).toEqual([{ vacuumed: true, cut: true }])
       expect(yield* Maintenance.runOnce(sql)).toEqual([])
     }), 60_000)
 })

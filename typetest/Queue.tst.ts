@@ -1,0 +1,128 @@
+// @effect-diagnostics floatingEffect:off
+import { Context, type DateTime, Effect, type Option, Schema, SchemaGetter } from "effect"
+import { type Job, type KongTaskError, Queue, Task } from "kongtask"
+import { describe, expect, test } from "tstyche"
+
+const Resize = Task.make("resize", { payload: { file: Schema.String, width: Schema.Int } })
+const Publish = Task.make("publish", { payload: { post: Schema.Int } })
+const Tick = Task.make("tick")
+
+class Encrypt extends Context.Service<Encrypt, { readonly encrypt: (text: string) => string }>()("test/Encrypt") {}
+
+const Sealed = Task.make("sealed", {
+  payload: {
+    text: Schema.String.pipe(Schema.decodeTo(Schema.String, {
+      decode: SchemaGetter.passthrough(),
+      encode: SchemaGetter.transformEffect((text) => Encrypt.use(({ encrypt }) => Effect.succeed(encrypt(text))))
+    }))
+  }
+})
+
+type Added = Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue>
+type AddedMany = Effect.Effect<
+  ReadonlyArray<Job.Job>,
+  Job.InvalidJob | KongTaskError.KongTaskError,
+  Queue.Queue
+>
+
+describe("add", () => {
+  test("answers the job, or says what is wrong with it or with the database", () => {
+    expect(Queue.add(Resize, { file: "a.png", width: 100 })).type.toBe<Added>()
+  })
+
+  test("refuses a payload of another type", () => {
+    // @ts-expect-error Type 'string' is not assignable to type 'number'
+    Queue.add(Resize, { file: "a.png", width: "wide" })
+    // @ts-expect-error Property 'width' is missing
+    Queue.add(Resize, { file: "a.png" })
+    // @ts-expect-error 'height' does not exist
+    Queue.add(Resize, { file: "a.png", width: 100, height: 100 })
+    // @ts-expect-error Argument of type 'undefined' is not assignable
+    Queue.add(Resize, undefined)
+    // @ts-expect-error Argument of type '{ post: number; }' is not assignable to parameter of type 'void'
+    Queue.add(Tick, { post: 1 })
+  })
+
+  test("takes undefined as the payload of a task that has none", () => {
+    expect(Queue.add(Tick, undefined)).type.toBe<Added>()
+    expect(Queue.add(Tick, undefined, { jobKey: "tick" })).type.toBe<Added>()
+  })
+
+  test("takes undefined for an option that is left out", () => {
+    expect(Queue.add(Tick, undefined, undefined)).type.toBe<Added>()
+    expect(
+      Queue.add(Tick, undefined, {
+        queueName: undefined,
+        runAt: undefined,
+        delay: undefined,
+        maxAttempts: undefined,
+        priority: undefined,
+        jobKey: undefined,
+        jobKeyMode: undefined,
+        flags: undefined
+      })
+    ).type.toBe<Added>()
+  })
+
+  test("takes a time as a Date or a DateTime, and a delay as any duration", () => {
+    expect(Queue.add).type.toBeCallableWith(Tick, undefined, { runAt: new Date() })
+    expect(Queue.add).type.toBeCallableWith(Tick, undefined, { runAt: {} as DateTime.Zoned })
+    expect(Queue.add).type.toBeCallableWith(Tick, undefined, { delay: "5 minutes" })
+    expect(Queue.add).type.not.toBeCallableWith(Tick, undefined, { runAt: "tomorrow" })
+    expect(Queue.add).type.not.toBeCallableWith(Tick, undefined, { delay: "soon" })
+  })
+
+  test("requires what encodes the payload", () => {
+    expect(Queue.add(Sealed, { text: "secret" })).type.toBe<
+      Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue | Encrypt>
+    >()
+  })
+})
+
+describe("addMany", () => {
+  test("takes requests of one task or of several", () => {
+    expect(Queue.addMany([1, 2].map((post) => Publish.request({ post })))).type.toBe<AddedMany>()
+    expect(Queue.addMany([Publish.request({ post: 1 }), Resize.request({ file: "a.png", width: 1 }), Tick.request()]))
+      .type.toBe<AddedMany>()
+    expect(Queue.addMany(new Set([Publish.request({ post: 1 })]))).type.toBe<AddedMany>()
+    expect(Queue.addMany([])).type.toBe<AddedMany>()
+  })
+
+  test("refuses a payload of another type", () => {
+    // @ts-expect-error Type 'string' is not assignable to type 'number'
+    Queue.addMany([Publish.request({ post: 1 }), Publish.request({ post: "two" })])
+    // @ts-expect-error 'post' does not exist in type 'Request<Any>'
+    Queue.addMany([{ post: 1 }])
+  })
+
+  test("requires what encodes each payload", () => {
+    expect(Queue.addMany([Tick.request(), Sealed.request({ text: "secret" })])).type.toBe<
+      Effect.Effect<ReadonlyArray<Job.Job>, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue | Encrypt>
+    >()
+  })
+})
+
+describe("get, list, count and remove", () => {
+  test("know a job by its id, which is no other string", () => {
+    expect(Queue.get({} as Job.JobId)).type.toBe<
+      Effect.Effect<Option.Option<Job.Job>, KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.get).type.not.toBeCallableWith("1")
+    expect(Queue.remove).type.toBeCallableWith({} as Job.JobId)
+    expect(Queue.remove).type.toBeCallableWith({ key: "welcome:ada" })
+    expect(Queue.remove).type.not.toBeCallableWith("welcome:ada")
+  })
+
+  test("filter by tasks and states", () => {
+    expect(Queue.list()).type.toBe<
+      Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.list).type.toBeCallableWith({ task: Tick, state: "failed", limit: 10 })
+    expect(Queue.list).type.toBeCallableWith({ task: [Tick, Resize], state: undefined, after: {} as Job.JobId })
+    expect(Queue.list).type.not.toBeCallableWith({ state: "broken" })
+    expect(Queue.count({ queueName: "images" })).type.toBe<
+      Effect.Effect<number, KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.count).type.not.toBeCallableWith({ task: "resize" })
+  })
+})
