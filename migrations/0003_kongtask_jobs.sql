@@ -1,9 +1,10 @@
 -- breaking: false
+-- repeatable: true
 
 -- Where a job stands, in one word. Inlined into the queries that use it.
-create function :schema._private_kongtask_state(
+create or replace function :schema._private_kongtask_state(
   run_at timestamptz, attempts int, max_attempts int, locked_at timestamptz
-) returns text language sql stable parallel safe as $$
+) returns text language sql stable parallel safe as $body$
   select case
     when locked_at is not null and locked_at < 'infinity' then 'running'
     when attempts >= max_attempts then 'failed'
@@ -11,19 +12,79 @@ create function :schema._private_kongtask_state(
     when attempts > 0 then 'retrying'
     else 'scheduled'
   end
-$$;
+$body$;
 
--- Milliseconds since the epoch, within what a JavaScript date can say: infinity is a legal run_at.
-create function :schema._private_kongtask_millis(at timestamptz) returns float8 language sql immutable parallel safe as $$
+-- Milliseconds since the epoch, within what a JavaScript date can say: infinity is a legal run_at. Stable, as extract is,
+-- so that it is inlined.
+create or replace function :schema._private_kongtask_millis(at timestamptz) returns float8 language sql stable parallel safe as $body$
   select extract(epoch from case
-    when at > timestamptz '9999-12-31Z' then timestamptz '9999-12-31Z'
+    when at > timestamptz '9999-12-31 23:59:59.999Z' then timestamptz '9999-12-31 23:59:59.999Z'
     when at < timestamptz '0001-01-01Z' then timestamptz '0001-01-01Z'
     else at
   end)::float8 * 1000
-$$;
+$body$;
+
+-- The attempts of a running job that is given back uncharged. One that was superseded while it ran (it has lost its key
+-- and its remaining attempts) must not run again; on its last attempt it is told from others by having no key and having
+-- been changed since it was claimed: a claim's locked_at is never before updated_at.
+create or replace function :schema._private_kongtask_uncharged(
+  attempts int, max_attempts int, key text, updated_at timestamptz, locked_at timestamptz
+) returns int language sql immutable parallel safe as $body$
+  select case
+    when attempts >= max_attempts and key is null and updated_at > locked_at then attempts
+    else greatest(attempts - 1, 0)
+  end
+$body$;
+
+-- The names of a task and of a queue that may be newer than the snapshot of the running statement: volatile functions
+-- look anew.
+create or replace function :schema._private_kongtask_task_name(task_id int) returns text
+language sql volatile strict set search_path = pg_catalog, pg_temp as $body$
+  select task.identifier from :schema._private_tasks as task where task.id = task_id
+$body$;
+
+create or replace function :schema._private_kongtask_queue_name(queue_id int) returns text
+language sql volatile strict set search_path = pg_catalog, pg_temp as $body$
+  select queue.queue_name from :schema._private_job_queues as queue where queue.id = queue_id
+$body$;
+
+-- Deletes the job that has this id or this key, and returns it as it was. One that a pool holds loses its key and its
+-- remaining attempts instead, and is returned as it is then. No row when there is none.
+create or replace function :schema._private_kongtask_remove_job(job_id bigint, job_key text)
+returns setof :schema._private_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+  target :schema._private_jobs;
+begin
+  if job_id is not null then
+    select * into target from :schema._private_jobs as job where job.id = job_id for update;
+  else
+    loop
+      select * into target from :schema._private_jobs as job where job.key = job_key for update;
+      exit when found;
+      -- The row that was waited for may have lost its key to one that this select could not see.
+      exit when not exists (select from :schema._private_jobs as job where job.key = job_key);
+    end loop;
+  end if;
+
+  if target.id is null then
+    return;
+  elsif target.locked_at < 'infinity' then
+    update :schema._private_jobs as job
+    set key = null, attempts = job.max_attempts, updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
+    where job.id = target.id
+    returning * into target;
+  else
+    delete from :schema._private_jobs as job where job.id = target.id;
+  end if;
+  return next target;
+end
+$body$;
 
 -- Every job with its names, its state and its payload: for people, and for Queue.get, list and count.
-create view :schema.kongtask_jobs as
+create or replace view :schema.kongtask_jobs as
 select
   job.id,
   task.identifier as task,
@@ -45,3 +106,318 @@ select
 from :schema._private_jobs as job
 join :schema._private_tasks as task on task.id = job.task_id
 left join :schema._private_job_queues as queue on queue.id = job.job_queue_id;
+
+-- The functions below are planned once a session, for index scans only, however large the tables are by then: a plan
+-- that was made for an empty table reads it in whole until the next ANALYZE.
+--
+-- Indexes: jobs_claim_index (task_id, priority, run_at, id) holds the available jobs without a queue, jobs_queue_index
+-- (job_queue_id, priority, run_at, id) those with one; is_available means not locked and attempts left.
+
+-- Claims due jobs. One row a claimed job, or one row that says why there is none.
+--
+-- Plan: `lanes` finds the priorities in use of each task by a few probes of jobs_claim_index; `heads` takes the oldest
+-- due job of each lane and so puts the lanes in order; `free` walks the lanes in that order, each from its oldest due
+-- job on, and locks (SKIP LOCKED) until it has enough: neither future jobs, nor other tasks' jobs, nor failed ones are
+-- touched. `queue_lanes` finds the priorities in use of each queue by a probe of jobs_queue_index each, whatever its
+-- backlog; `queued` takes the head of each queue that is free, together with its queue. Names are looked up for the
+-- claimed jobs only, so that a large table of queues is not read.
+--
+-- Locks: the claimed jobs, the queues of those that have one, and the pool's own row against being declared dead; a
+-- pool that is not registered any more gets nothing, for nobody would release it.
+create or replace function :schema._private_kongtask_claim(pool text, task_names text[], max_jobs int)
+returns table (
+  id text, task text, payload text, queue_name text, priority int, run_at float8, attempts int, max_attempts int,
+  last_error text, created_at float8, key text, revision int, flags text,
+  contended boolean, next_due_in float8
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  return query
+  with recursive tasks as materialized (
+    select id from :schema._private_tasks where identifier = any (task_names)
+  ), lanes (task_id, priority) as (
+    select tasks.id, (
+      select priority from :schema._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from tasks
+    union all
+    select lanes.task_id, (
+      select priority from :schema._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from lanes where lanes.priority is not null
+  ), heads as materialized (
+    select lanes.task_id, lanes.priority, head.run_at
+    from lanes
+    cross join lateral (
+      select run_at from :schema._private_jobs
+      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at, id limit 1
+    ) as head
+    order by lanes.priority, head.run_at
+  ), free as materialized (
+    select job.id, job.priority, job.run_at
+    from heads
+    cross join lateral (
+      select id, priority, run_at from :schema._private_jobs
+      where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at, id limit max_jobs
+      for update skip locked
+    ) as job
+    limit max_jobs
+  ), queue_lanes (queue_id, priority) as (
+    (
+      select job_queue_id, priority from :schema._private_jobs
+      where is_available and job_queue_id is not null
+      order by job_queue_id, priority limit 1
+    )
+    union all
+    select next.job_queue_id, next.priority
+    from queue_lanes
+    cross join lateral (
+      select job_queue_id, priority from :schema._private_jobs
+      where is_available and job_queue_id is not null
+        and (job_queue_id, priority) > (queue_lanes.queue_id, queue_lanes.priority)
+      order by job_queue_id, priority limit 1
+    ) as next
+  ), free_queue_lanes as materialized (
+    select queue_lanes.queue_id, queue_lanes.priority
+    from queue_lanes
+    where (select is_available from :schema._private_job_queues where id = queue_lanes.queue_id)
+  ), queue_heads as materialized (
+    select * from (
+      select distinct on (lane.queue_id) lane.queue_id, lane.priority, head.run_at, head.id
+      from free_queue_lanes as lane
+      cross join lateral (
+        select run_at, id from :schema._private_jobs
+        where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
+          and task_id in (select tasks.id from tasks)
+        order by run_at, id limit 1
+      ) as head
+      order by lane.queue_id, lane.priority
+    ) as head
+    order by priority, run_at, id
+  ), queued as materialized (
+    select job.id, job.priority, job.run_at
+    from queue_heads as head
+    cross join lateral (
+      select id from :schema._private_job_queues
+      where id = head.queue_id and is_available
+      for update skip locked
+    ) as queue
+    cross join lateral (
+      select id, priority, run_at from :schema._private_jobs
+      where id = head.id and job_queue_id = queue.id and is_available and run_at <= now()
+        and task_id in (select tasks.id from tasks)
+      for update skip locked
+    ) as job
+    limit max_jobs
+  ), chosen as materialized (
+    select id from (select * from free union all select * from queued) as candidate
+    order by priority, run_at, id limit max_jobs
+  ), holder as materialized (
+    select from :schema._private_kongtask_pools
+    where id = pool and exists (select from chosen)
+    for key share
+  ), claimed as (
+    update :schema._private_jobs
+    set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
+    where id = any (array(select chosen.id from chosen)) and exists (select from holder)
+    returning *
+  ), held as (
+    update :schema._private_job_queues
+    set locked_by = pool, locked_at = clock_timestamp()
+    where id = any (array(select claimed.job_queue_id from claimed))
+  )
+  select job.id::text as id,
+    (select identifier from :schema._private_tasks where id = job.task_id) as task, job.payload::text as payload,
+    (select queue_name from :schema._private_job_queues where id = job.job_queue_id) as queue_name,
+    job.priority::int4 as priority, :schema._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts,
+    job.max_attempts::int4 as max_attempts, job.last_error, :schema._private_kongtask_millis(job.created_at) as created_at, job.key,
+    job.revision::int4 as revision, job.flags::text as flags,
+    null::bool as contended, null::float8 as next_due_in
+  from claimed as job
+  union all
+  select null, null, null, null, null, null, null, null, null, null, null, null, null,
+    exists (select from heads) or exists (select from queue_heads),
+    (
+      select extract(epoch from least(
+        (
+          select min(next.run_at) from lanes cross join lateral (
+            select run_at from :schema._private_jobs
+            where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+              and run_at > now()
+            order by run_at limit 1
+          ) as next
+        ),
+        (
+          select min(next.run_at) from free_queue_lanes as lane cross join lateral (
+            select run_at from :schema._private_jobs
+            where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at > now()
+              and task_id in (select tasks.id from tasks)
+            order by run_at limit 1
+          ) as next
+        )
+      ) - now())::float8 * 1000
+    )
+  where not exists (select from claimed);
+end
+$body$;
+
+-- `claim`'s jobs without a queue, held by their row locks until the transaction ends; `attempts` counts the one to come.
+create or replace function :schema._private_kongtask_lock_batch(task_names text[], max_jobs int)
+returns table (
+  id text, task text, payload text, queue_name text, priority int, run_at float8, attempts int, max_attempts int,
+  last_error text, created_at float8, key text, revision int, flags text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  return query
+  with recursive tasks as materialized (
+    select id, identifier from :schema._private_tasks where identifier = any (task_names)
+  ), lanes (task_id, identifier, priority) as (
+    select tasks.id, tasks.identifier, (
+      select priority from :schema._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from tasks
+    union all
+    select lanes.task_id, lanes.identifier, (
+      select priority from :schema._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from lanes where lanes.priority is not null
+  ), heads as materialized (
+    select lanes.task_id, lanes.identifier, lanes.priority
+    from lanes
+    cross join lateral (
+      select run_at from :schema._private_jobs
+      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at, id limit 1
+    ) as head
+    order by lanes.priority, head.run_at
+  )
+  select job.id::text as id, heads.identifier as task, job.payload::text as payload, null::text as queue_name,
+    job.priority::int4 as priority, :schema._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 + 1 as attempts,
+    job.max_attempts::int4 as max_attempts, job.last_error, :schema._private_kongtask_millis(job.created_at) as created_at, job.key,
+    job.revision::int4 as revision, job.flags::text as flags
+  from heads
+  cross join lateral (
+    select * from :schema._private_jobs
+    where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+      and run_at <= now()
+    order by run_at, id limit max_jobs
+    for update skip locked
+  ) as job
+  limit max_jobs;
+end
+$body$;
+
+-- Claims jobs whose rows this transaction holds. Primary key; for a registered pool only.
+create or replace function :schema._private_kongtask_promote(pool text, job_ids bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  with holder as materialized (
+    select from :schema._private_kongtask_pools where id = pool for key share
+  )
+  update :schema._private_jobs
+  set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
+  where id = any (job_ids) and exists (select from holder);
+end
+$body$;
+
+-- Records outcomes of jobs whose rows this transaction holds. Primary key.
+create or replace function :schema._private_kongtask_settle_batch(completed_ids bigint[], failures json)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  with completed as (
+    delete from :schema._private_jobs where id = any (completed_ids)
+  )
+  update :schema._private_jobs as job
+  set last_error = failure.error, updated_at = now(),
+    attempts = case when failure.retry_in is null then job.max_attempts else job.attempts + 1 end,
+    run_at = case when failure.retry_in is null then job.run_at
+      else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
+  from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
+  where job.id = failure.id;
+end
+$body$;
+
+-- Records outcomes of jobs that the pool holds, and answers their ids. Primary key; only rows that the pool holds, so it
+-- waits for nobody but an administrator. Released jobs are announced, since other pools may be idle.
+create or replace function :schema._private_kongtask_settle(pool text, completed_ids bigint[], failures json, releases json)
+returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  return query
+  with completed as (
+    delete from :schema._private_jobs
+    where id = any (completed_ids) and locked_by = pool
+    returning id, job_queue_id
+  ), failed as (
+    update :schema._private_jobs as job
+    set last_error = failure.error, updated_at = now(), locked_by = null, locked_at = null,
+      attempts = case when failure.retry_in is null then job.max_attempts else job.attempts end,
+      run_at = case when failure.retry_in is null then job.run_at
+        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
+    from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
+    where job.id = failure.id and job.locked_by = pool
+    returning job.id, job.job_queue_id
+  ), released as (
+    update :schema._private_jobs as job
+    set locked_by = null, locked_at = null,
+      attempts = case when job.attempts = release.attempt
+        then :schema._private_kongtask_uncharged(job.attempts, job.max_attempts, job.key, job.updated_at, job.locked_at)
+        else job.attempts end
+    from json_to_recordset(releases) as release (id int8, attempt int)
+    where job.id = release.id and job.locked_by = pool
+    returning job.id, job.job_queue_id
+  ), settled as (
+    select * from completed union all select * from failed union all select * from released
+  ), freed as (
+    update :schema._private_job_queues
+    set locked_by = null, locked_at = null
+    where id = any (array(select job_queue_id from settled)) and locked_by = pool
+  ), announced as (
+    select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
+    from released having count(*) > 0
+  )
+  select settled.id from settled where (select count(*) from announced) >= 0;
+end
+$body$;

@@ -18,8 +18,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as SqlClient from "effect/sql/SqlClient"
-import { fromSqlError } from "./internal/postgres/errors.ts"
 import * as Embedded from "./internal/pglite/layer.ts"
+import { fromSqlError } from "./internal/postgres/errors.ts"
 import * as PostgresStore from "./internal/postgres/store.ts"
 import * as JobStore from "./JobStore.ts"
 import { ConnectionNotConfigured, InvalidConfiguration, KongTaskError } from "./KongTaskError.ts"
@@ -44,6 +44,10 @@ export interface Options extends Queue.Options {
   readonly schema?: string | undefined
   /** Whether to bring the schema up to date; `false` only verifies that it is. Default: true. */
   readonly migrate?: boolean | undefined
+  /** See `Migrator.MigratorOptions`: indexes for graphile-worker's workers on a schema that KongTask makes. */
+  readonly interop?: boolean | undefined
+  /** See `Migrator.MigratorOptions`: which schemas of graphile-worker's may be taken over. */
+  readonly adopt?: Migrator.MigratorOptions["adopt"]
 }
 
 /**
@@ -74,7 +78,7 @@ const services = (
   )
   return Layer.mergeAll(Queue.Queue.layer(options), Worker.Worker.layer).pipe(
     Layer.provide(store),
-    Layer.provideMerge(Migrator.Migrator.layer({ schema }))
+    Layer.provideMerge(Migrator.Migrator.layer({ ...options, schema }))
   )
 }
 
@@ -142,7 +146,10 @@ const clientFromConfig = Effect.gen(function*() {
   const { maxConnections } = yield* fromConfig(settings)
   if (maxConnections < 2) {
     return yield* new KongTaskError({
-      reason: new InvalidConfiguration({ field: "KONGTASK_MAX_CONNECTIONS", problem: `must be 2 or more, not ${maxConnections}` })
+      reason: new InvalidConfiguration({
+        field: "KONGTASK_MAX_CONNECTIONS",
+        problem: `must be 2 or more, not ${maxConnections}`
+      })
     })
   }
   return PgClient.layer({

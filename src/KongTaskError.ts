@@ -169,6 +169,29 @@ export class SchemaIncompatible extends Schema.TaggedError<SchemaIncompatible>(
 }
 
 /**
+ * Something other than KongTask changed the schema: it lacks functions or
+ * indexes, or has others in their place.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SchemaDamaged extends Schema.TaggedError<SchemaDamaged>(
+  "kongtask/KongTaskError/SchemaDamaged"
+)("SchemaDamaged", {
+  schema: Schema.String,
+  /** The names of the functions and indexes. */
+  objects: Schema.Array(Schema.String)
+}) {
+  readonly isTransient = false
+  override get message(): string {
+    return `The schema "${this.schema}" lacks its own version of ${
+      this.objects.join(", ")
+    }, which something else has ` +
+      "overwritten or dropped. Run Migrator.migrate to repair it."
+  }
+}
+
+/**
  * The role lacks a privilege that it needs.
  *
  * @category errors
@@ -307,6 +330,7 @@ export const KongTaskErrorReason = Schema.Union([
   ServerTooOld,
   SchemaMissing,
   SchemaIncompatible,
+  SchemaDamaged,
   PrivilegeMissing,
   MigrationFailed,
   DataDirectoryInUse,

@@ -124,14 +124,16 @@ const defaultJitter = 0.1
  * @category policies
  * @since 0.1.0
  */
-export const exponential = (options?: {
-  /** The delay after the first attempt. Default: e seconds. */
-  readonly base?: Duration.Input | undefined
-  /** Default: e. */
-  readonly factor?: number | undefined
-  /** The longest delay. Default: e^10 seconds, which is 6.1 hours. */
-  readonly max?: Duration.Input | undefined
-} & JitterOptions): Policy<unknown> => {
+export const exponential = (
+  options?: {
+    /** The delay after the first attempt. Default: e seconds. */
+    readonly base?: Duration.Input | undefined
+    /** Default: e. */
+    readonly factor?: number | undefined
+    /** The longest delay. Default: e^10 seconds, which is 6.1 hours. */
+    readonly max?: Duration.Input | undefined
+  } & JitterOptions
+): Policy<unknown> => {
   const base = Duration.toMillis(options?.base ?? Duration.millis(Math.E * 1000))
   const factor = options?.factor ?? Math.E
   const max = Duration.toMillis(options?.max ?? Duration.millis(Math.exp(10) * 1000))
@@ -172,12 +174,14 @@ export const steps = (
  * @category policies
  * @since 0.1.0
  */
-export const fibonacci = (options?: {
-  /** Default: one minute. */
-  readonly unit?: Duration.Input | undefined
-  /** The longest delay. Default: 6 hours. */
-  readonly max?: Duration.Input | undefined
-} & JitterOptions): Policy<unknown> => {
+export const fibonacci = (
+  options?: {
+    /** Default: one minute. */
+    readonly unit?: Duration.Input | undefined
+    /** The longest delay. Default: 6 hours. */
+    readonly max?: Duration.Input | undefined
+  } & JitterOptions
+): Policy<unknown> => {
   const unit = Duration.toMillis(options?.unit ?? "1 minute")
   const max = Duration.toMillis(options?.max ?? "6 hours")
   const jitter = options?.jitter ?? defaultJitter

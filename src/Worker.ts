@@ -98,9 +98,14 @@ const settings = Effect.fnUntraced(function*(options: Options<Task.Any>) {
     names.add(name)
   }
   const lease = yield* duration("lease", options.lease, Duration.seconds(60), Duration.seconds(1))
-  const heartbeatInterval = yield* duration("heartbeatInterval", options.heartbeatInterval, Duration.millis(
-    Math.min(10_000, Duration.toMillis(lease) / 3)
-  ), Duration.millis(100))
+  const heartbeatInterval = yield* duration(
+    "heartbeatInterval",
+    options.heartbeatInterval,
+    Duration.millis(
+      Math.min(10_000, Duration.toMillis(lease) / 3)
+    ),
+    Duration.millis(100)
+  )
   if (Duration.toMillis(heartbeatInterval) * 3 > Duration.toMillis(lease)) {
     return yield* invalid("heartbeatInterval", `must be at most a third of the lease of ${Duration.format(lease)}`)
   }

@@ -1,7 +1,7 @@
+import { NodeFileSystem } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
 import { describe, expect, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Exit, FileSystem, Layer, Option, Redacted } from "effect"
-import { NodeFileSystem } from "@effect/platform-node"
 import { SqlClient } from "effect/sql"
 import { KongTask, KongTaskError, KongTaskLive, Migrator, Queue, Worker } from "kongtask"
 import { Act } from "./fixtures/act.ts"
@@ -128,7 +128,9 @@ describe("a database that cannot be used", () => {
         yield* sql.unsafe(`create role "${role}" login password 'p'`)
         yield* Effect.addFinalizer(() => Effect.orDie(sql.unsafe(`drop role "${role}"`)))
         const reason = yield* reasonOf(
-          KongTaskLive.pipe(Layer.provide(Layer.orDie(PgClient.layer({ ...config, username: role, password: Redacted.make("p") }))))
+          KongTaskLive.pipe(
+            Layer.provide(Layer.orDie(PgClient.layer({ ...config, username: role, password: Redacted.make("p") })))
+          )
         )
         expect(reason._tag).toBe("PrivilegeMissing")
         expect(reason.message).toMatch(/permission denied for database .* needs CREATE on the database/)
@@ -183,7 +185,9 @@ describe("KongTask.layerEmbedded", () => {
 
       const inUse = yield* reasonOf(KongTask.layerEmbedded({ dataDir }))
       expect(inUse).toMatchObject({ _tag: "DataDirectoryInUse", pid: child.pid })
-      expect(inUse.message).toMatch(/is in use by process \d+\..*stop that process, use another directory, or use a server/)
+      expect(inUse.message).toMatch(
+        /is in use by process \d+\..*stop that process, use another directory, or use a server/
+      )
 
       yield* child.killGroup
       yield* Effect.gen(function*() {

@@ -1,59 +1,13 @@
-import * as PgClient from "@effect/sql-pg/PgClient"
+import type * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as Reactivity from "effect/reactivity/Reactivity"
 import type * as SqlClient from "effect/sql/SqlClient"
-import { randomBytes } from "node:crypto"
-import { fromSqlError, withTransaction } from "../src/internal/postgres/errors.ts"
-import { load, render } from "../src/internal/postgres/migrations.ts"
+import * as Scripts from "../src/internal/postgres/scripts.ts"
 import type { KongTaskError } from "../src/KongTaskError.ts"
-import * as Migrator from "../src/Migrator.ts"
 import * as Database from "./support/database.ts"
 import { pause } from "./support/events.ts"
-
-const connect = (config: PgClient.PgPoolConfig) => PgClient.make(config).pipe(Effect.provide(Reactivity.layer))
-
-/** The migrator of one client. */
-const migratorOf = (sql: PgClient.PgClient, options?: Migrator.MigratorOptions) =>
-  Layer.build(Migrator.Migrator.layer(options)).pipe(
-    Effect.map((context) => Context.get(context, Migrator.Migrator)),
-    Effect.provideService(PgClient.PgClient, sql)
-  )
-
-/** An empty database, a superuser's client of it, and its migrator. */
-const empty = Effect.fnUntraced(function*(
-  settings?: Partial<PgClient.PgPoolConfig>,
-  options?: Migrator.MigratorOptions
-) {
-  const { config } = yield* Database.freshDatabase({ migrated: false })
-  const admin = yield* connect(config)
-  const sql = settings === undefined ? admin : yield* connect({ ...config, ...settings })
-  return { config, admin, sql, migrator: yield* migratorOf(sql, options) }
-})
-
-/** A role without any privilege, gone with the scope. */
-const makeRole = (admin: PgClient.PgClient) =>
-  Effect.acquireRelease(
-    Effect.suspend(() => {
-      const role = `kongtask_${randomBytes(6).toString("hex")}`
-      return Effect.as(admin.unsafe(`create role ${role}`), role)
-    }),
-    (role) => Effect.orDie(Effect.andThen(admin.unsafe(`drop owned by ${role}`), admin.unsafe(`drop role ${role}`)))
-  )
-
-/** Makes every DDL command of the database fail that the condition picks. */
-const refuseDdl = (sql: SqlClient.SqlClient, when: string, code = "P0001") =>
-  Effect.andThen(
-    sql.unsafe(`
-      create function public.refuse() returns event_trigger language plpgsql as $$
-      begin
-        if ${when} then raise exception 'no DDL here' using errcode = '${code}'; end if;
-      end $$`),
-    sql.unsafe("create event trigger refuse on ddl_command_start execute function public.refuse()")
-  )
+import { connect, empty, makeRole, migratorOf, reasonOf, refuseDdl } from "./support/migrator.ts"
 
 const schemasOf = (sql: SqlClient.SqlClient) =>
   Effect.map(
@@ -63,22 +17,21 @@ const schemasOf = (sql: SqlClient.SqlClient) =>
     (rows) => rows.map(({ name }) => name)
   )
 
-const reasonOf = <A>(effect: Effect.Effect<A, KongTaskError>) =>
-  Effect.map(Effect.flip(effect), (error) => error.reason)
-
 describe("migrate", () => {
   it.live("installs everything in an empty database and then has nothing left to do", () =>
     Effect.gen(function*() {
       const { migrator, sql } = yield* empty()
-      const scripts = (yield* load).map(({ breaking, id, name }) => ({ id, name, breaking }))
+      const scripts = (yield* Scripts.load).migrations.map(({ breaking, id, name }) => ({ id, name, breaking }))
       assert.deepStrictEqual((yield* migrator.status).pending, scripts)
-      assert.deepStrictEqual(yield* migrator.migrate, { schema: "graphile_worker", applied: scripts })
-      assert.deepStrictEqual(yield* migrator.migrate, { schema: "graphile_worker", applied: [] })
+      const report = { schema: "graphile_worker", adoptedFrom: undefined, repaired: [] }
+      assert.deepStrictEqual(yield* migrator.migrate, { ...report, applied: scripts })
+      assert.deepStrictEqual(yield* migrator.migrate, { ...report, applied: [] })
       yield* migrator.verify
 
       const status = yield* migrator.status
       assert.deepStrictEqual(status.applied.map(({ breaking, id, name }) => ({ id, name, breaking })), scripts)
-      assert.deepStrictEqual([status.pending, status.newer], [[], []])
+      assert.deepStrictEqual([status.pending, status.newer, status.damaged], [[], [], []])
+      assert.deepStrictEqual([status.adopted, status.interop], [undefined, false])
       const [age] = yield* sql<{ ms: number }>`
         select extract(epoch from now()) * 1000 - ${status.applied[0]!.appliedAt.epochMilliseconds}::float8 as ms`
       assert.isBelow(Math.abs(Number(age?.ms)), 60_000)
@@ -100,7 +53,7 @@ describe("migrate", () => {
         { concurrency: "unbounded" }
       )
       const applied = reports.flatMap((report) => report.applied.map(({ id }) => id))
-      assert.deepStrictEqual(applied.toSorted((a, b) => a - b), (yield* load).map(({ id }) => id))
+      assert.deepStrictEqual(applied.toSorted((a, b) => a - b), (yield* Scripts.load).migrations.map(({ id }) => id))
     }))
 
   it.live("neither creates nor locks anything when the schema is up to date", () =>
@@ -118,18 +71,69 @@ describe("migrate", () => {
       assert.deepStrictEqual(report.applied, [])
     }))
 
-  it.live("lets a role that may only read start on an up-to-date schema", () =>
+  it.live("lets a role without the right to create anything start on an up-to-date schema", () =>
+    Effect.gen(function*() {
+      const { admin, config } = yield* empty()
+      const [owner, member] = [yield* makeRole(admin), yield* makeRole(admin)]
+      yield* admin.unsafe(`create schema graphile_worker authorization ${owner}`)
+      yield* (yield* migratorOf(yield* connect({ ...config, startupParameters: { role: owner } }))).migrate
+      yield* admin.unsafe(`revoke create on schema graphile_worker from ${owner}`)
+      yield* admin.unsafe(`grant ${owner} to ${member}`)
+      const migrator = yield* migratorOf(yield* connect({ ...config, startupParameters: { role: member } }))
+      assert.deepStrictEqual((yield* migrator.migrate).applied, [])
+      yield* migrator.verify
+    }))
+
+  it.live("says so to a role from which row level security hides the jobs", () =>
     Effect.gen(function*() {
       const { admin, config, migrator } = yield* empty()
       yield* migrator.migrate
       const role = yield* makeRole(admin)
-      const reader = yield* connect({ ...config, startupParameters: { role } })
-      const reading = yield* migratorOf(reader)
-      assert.strictEqual((yield* reasonOf(reading.migrate))._tag, "PrivilegeMissing")
+      const other = yield* migratorOf(yield* connect({ ...config, startupParameters: { role } }))
+      const problemOf = <A>(effect: Effect.Effect<A, KongTaskError>) =>
+        Effect.map(reasonOf(effect), (reason) => `${reason._tag}: ${reason.message}`)
+      assert.include(yield* problemOf(other.migrate), "PrivilegeMissing: The role lacks a privilege: permission denied")
+
       yield* admin.unsafe(`grant usage on schema graphile_worker to ${role}`)
-      yield* admin.unsafe(`grant select on graphile_worker._private_kongtask_migrations to ${role}`)
-      assert.deepStrictEqual((yield* reading.migrate).applied, [])
-      yield* reading.verify
+      yield* admin.unsafe(`grant all on all tables in schema graphile_worker to ${role}`)
+      for (const effect of [other.migrate, other.verify]) {
+        assert.include(
+          yield* problemOf<unknown>(effect),
+          "PrivilegeMissing: The role lacks a privilege: row level security"
+        )
+      }
+      assert.isNotEmpty((yield* other.status).applied)
+
+      yield* admin.unsafe(`alter role ${role} bypassrls`)
+      yield* other.verify
+      yield* admin.unsafe(`alter role ${role} nobypassrls`)
+      const tables = yield* admin<{ name: string }>`
+        select relname::text as name from pg_class
+        where relnamespace = 'graphile_worker'::regnamespace and relrowsecurity`
+      yield* Effect.forEach(
+        tables,
+        ({ name }) => admin.unsafe(`create policy ours on graphile_worker.${name} to ${role} using (true)`)
+      )
+      yield* other.verify
+    }))
+
+  it.live("makes what is new the property of the schema's owner, whoever migrates", () =>
+    Effect.gen(function*() {
+      const { admin, config, migrator } = yield* empty()
+      const owner = yield* makeRole(admin)
+      yield* admin.unsafe(`create schema graphile_worker authorization ${owner}`)
+      yield* migrator.migrate
+      yield* admin`drop index graphile_worker.jobs_claim_index`
+      yield* admin`drop function graphile_worker.remove_job`
+      assert.deepStrictEqual((yield* migrator.migrate).repaired, ["remove_job", "jobs_claim_index"])
+      const owners = yield* admin<{ owner: string }>`
+        select distinct relowner::regrole::text as owner from pg_class
+        where relnamespace = 'graphile_worker'::regnamespace
+        union
+        select proowner::regrole::text from pg_proc where pronamespace = 'graphile_worker'::regnamespace`
+      assert.deepStrictEqual(owners, [{ owner }])
+      const theirs = yield* migratorOf(yield* connect({ ...config, startupParameters: { role: owner } }))
+      assert.deepStrictEqual((yield* theirs.migrate).applied, [])
     }))
 
   it.live("says which privilege is missing, and needs none on the database for a schema of its own", () =>
@@ -150,7 +154,7 @@ describe("migrate", () => {
   it.live("leaves nothing behind when it fails, and can be run again", () =>
     Effect.gen(function*() {
       const { admin, migrator } = yield* empty()
-      yield* refuseDdl(admin, "tg_tag = 'CREATE VIEW'")
+      yield* refuseDdl(admin, "tg_tag = 'CREATE TYPE'")
       const reason = yield* reasonOf(migrator.migrate)
       assert.strictEqual(reason._tag, "MigrationFailed")
       assert.strictEqual(reason.message, "Migration 0001_contract.sql failed and was rolled back: no DDL here.")
@@ -167,8 +171,11 @@ describe("migrate", () => {
       const { admin, migrator } = yield* empty()
       yield* refuseDdl(admin, "tg_tag = 'CREATE TABLE' and current_query() like '%_private_kongtask_pools%'")
       assert.strictEqual((yield* reasonOf(migrator.migrate))._tag, "MigrationFailed")
-      const [first, ...rest] = (yield* load).map(({ name }) => name)
-      assert.deepStrictEqual((yield* migrator.status).applied.map(({ name }) => name), [first])
+      const names = (yield* Scripts.load).migrations.map(({ name }) => name)
+      const failed = names.indexOf("0004_pools")
+      const [done, rest] = [names.slice(0, failed), names.slice(failed)]
+      assert.isAbove(failed, 0)
+      assert.deepStrictEqual((yield* migrator.status).applied.map(({ name }) => name), done)
       const reason = yield* reasonOf(migrator.verify)
       assert.deepStrictEqual(reason._tag === "SchemaMissing" && reason.pending, rest)
 
@@ -296,20 +303,38 @@ describe("a schema that this version did not make", () => {
       assert.deepStrictEqual((yield* migrator.status).newer.map(({ id }) => id), [901, 902])
     }))
 
-  it.live("is refused when graphile-worker made it", () =>
+  it.live("is left as it is by an older version: neither repaired nor called damaged", () =>
     Effect.gen(function*() {
       const { migrator, sql } = yield* empty()
-      yield* sql`create schema graphile_worker`
-      yield* sql`create table graphile_worker.migrations (id int primary key)`
+      yield* migrator.migrate
+      yield* sql`insert into graphile_worker._private_kongtask_migrations values (901, '0901_next', false)`
+      yield* sql`drop index graphile_worker.jobs_claim_index`
+      yield* sql`
+        create or replace function graphile_worker._private_kongtask_notify(count bigint) returns void
+        language sql as 'select'`
+      yield* migrator.verify
+      assert.deepStrictEqual((yield* migrator.migrate).repaired, [])
+      assert.deepStrictEqual((yield* migrator.status).damaged, [])
+    }))
+})
+
+describe("a server before PostgreSQL 12", () => {
+  it.live("is refused by everything", () =>
+    Effect.gen(function*() {
+      const { sql } = yield* empty()
+      const row = { server_version: "11.22", server_version_num: 110_022, has_schema: true }
+      const old: PgClient.PgClient = {
+        ...sql,
+        withoutTransforms: () => old,
+        unsafe: () => Effect.succeed([row])
+      } as unknown as PgClient.PgClient
+      const migrator = yield* migratorOf(old)
       for (const effect of [migrator.migrate, migrator.verify, migrator.status]) {
-        const reason = yield* reasonOf<unknown>(effect)
-        assert.strictEqual(reason._tag, "SchemaIncompatible")
-        assert.include(reason.message, "another schema name")
+        assert.strictEqual(
+          (yield* reasonOf<unknown>(effect)).message,
+          "This server is PostgreSQL 11.22; KongTask needs 12 or later. Upgrade the server."
+        )
       }
-      assert.deepStrictEqual(
-        yield* sql`select count(*)::int as n from pg_class where relnamespace = 'graphile_worker'::regnamespace`,
-        [{ n: 2 }]
-      )
     }))
 })
 
@@ -317,106 +342,8 @@ describe("render", () => {
   it("replaces both tokens and the tag of function bodies, and nothing else", () => {
     const script = "create function :schema.f() as $body$ select :schema_literal, :schemas, x::text $body$"
     assert.strictEqual(
-      render(script, "it's \"$kongtask$\""),
+      Scripts.render(script, "it's \"$kongtask$\""),
       "create function \"it's \"\"$kongtask$\"\"\".f() as $kongtask1$ select 'it''s \"$kongtask$\"', :schemas, x::text $kongtask1$"
     )
   })
-})
-
-describe("fromSqlError", () => {
-  const failureOf = (sql: SqlClient.SqlClient, text: string, params?: ReadonlyArray<unknown>) =>
-    Effect.map(Effect.flip(sql.unsafe(text, params)), fromSqlError("test"))
-
-  const migrated = Effect.flatMap(Database.freshDatabase(), ({ config }) => connect(config))
-
-  it.live("tells what a connection attempt failed of", () =>
-    Effect.gen(function*() {
-      const { config } = yield* Database.freshDatabase({ migrated: false })
-      const attempt = (changed: PgClient.PgPoolConfig) =>
-        Effect.flatMap(connect(changed), (sql) => failureOf(sql, "select 1"))
-
-      const away = yield* attempt({ host: "/nowhere", username: "somebody" })
-      assert.deepStrictEqual([away.reason._tag, away.isTransient], ["ConnectionFailed", true])
-      const refused = yield* attempt({ host: "127.0.0.1", port: 1, username: "somebody" })
-      assert.strictEqual(refused.reason._tag, "ConnectionFailed")
-      assert.include(refused.message, "ECONNREFUSED")
-      const noDatabase = yield* attempt({ ...config, database: "no_such_database" })
-      assert.deepStrictEqual([noDatabase.reason._tag, noDatabase.isTransient], ["DatabaseMissing", false])
-      const noRole = yield* attempt({ ...config, username: "no_such_role" })
-      assert.deepStrictEqual([noRole.reason._tag, noRole.isTransient], ["AuthenticationFailed", false])
-    }))
-
-  it.live("names the schema whose objects are missing", () =>
-    Effect.gen(function*() {
-      const sql = yield* migrated
-      for (
-        const text of [
-          "select from nothing_here._private_jobs",
-          "select nothing_here.add_job('a')",
-          "update nothing_here.jobs set locked_at = null",
-          "select null::nothing_here.job_spec",
-          "create table nothing_here.x ()"
-        ]
-      ) {
-        const { reason } = yield* failureOf(sql, text)
-        assert.deepStrictEqual(reason._tag === "SchemaMissing" && reason.schema, "nothing_here", text)
-      }
-      assert.strictEqual((yield* failureOf(sql, "select from users")).reason._tag, "StatementFailed")
-    }))
-
-  it.live("tells apart what passes by itself and what does not", () =>
-    Effect.gen(function*() {
-      const sql = yield* migrated
-      const raise = (code: string) =>
-        Effect.map(
-          failureOf(sql, `do $$ begin raise exception 'x' using errcode = '${code}'; end $$`),
-          ({ isTransient, reason }) => `${code} ${reason._tag}${isTransient ? " transient" : ""}`
-        )
-      const codes = ["08006", "57P01", "57P03", "53300", "53200", "25006", "40001", "40P01", "55P03", "57014"]
-      assert.deepStrictEqual(yield* Effect.forEach([...codes, "42501", "23505", "GWBKM", "XX000"], raise), [
-        "08006 ConnectionFailed transient",
-        "57P01 ConnectionFailed transient",
-        "57P03 ConnectionFailed transient",
-        "53300 ConnectionFailed transient",
-        "53200 StatementFailed transient",
-        "25006 StatementFailed transient",
-        "40001 StatementFailed transient",
-        "40P01 StatementFailed transient",
-        "55P03 StatementFailed transient",
-        "57014 StatementFailed transient",
-        "42501 PrivilegeMissing",
-        "23505 StatementFailed",
-        "GWBKM StatementFailed",
-        "XX000 StatementFailed"
-      ])
-    }))
-
-  it.live("tells neither parameters nor rows", () =>
-    Effect.gen(function*() {
-      const sql = yield* migrated
-      const refused = [
-        yield* failureOf(sql, "select $1::timestamptz", ["secret"]),
-        yield* failureOf(sql, "select $1::json", ["{secret"]),
-        yield* failureOf(sql, "select graphile_worker.add_job('a', $1::json, job_key => '')", ["\"secret\""])
-      ]
-      assert.deepStrictEqual(refused.map(({ message }) => message), [
-        "PostgreSQL refused to test (SQLSTATE 22007): invalid input syntax for type timestamp with time zone",
-        "PostgreSQL refused to test (SQLSTATE 22P02): invalid input syntax for type json",
-        "PostgreSQL refused to test (SQLSTATE 23514): new row for relation \"_private_jobs\" violates check constraint " +
-        "\"jobs_key_check\""
-      ])
-    }))
-
-  it.live("sees a failure where a transaction's connection broke", () =>
-    Effect.gen(function*() {
-      const { config } = yield* Database.freshDatabase({ migrated: false })
-      const [sql, killer] = [yield* connect(config), yield* connect(config)]
-      const broken = withTransaction(sql)(Effect.gen(function*() {
-        const [own] = yield* sql<{ pid: number }>`select pg_backend_pid()::int as pid`
-        yield* killer`select pg_terminate_backend(${own!.pid}::int)`
-        return yield* sql`select pg_sleep(1)`
-      }))
-      const error = fromSqlError("test")(yield* Effect.flip(broken))
-      assert.deepStrictEqual([error.reason._tag, error.isTransient], ["ConnectionFailed", true])
-    }))
 })

@@ -1,5 +1,19 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Latch, Layer, Option, Ref, Schema, type Scope } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Latch,
+  Layer,
+  Option,
+  Ref,
+  Schema,
+  type Scope
+} from "effect"
 import { SqlClient } from "effect/sql"
 import { type Job, Queue, Retry, Task, Worker } from "kongtask"
 import { dedicatedServer, terminateBackends } from "./support/database.ts"
@@ -398,13 +412,16 @@ describe("shutdown", () => {
         Effect.andThen(Effect.yieldNow, Effect.sync(() => void ran.set(n, (ran.get(n) ?? 0) + 1)))
       )
       yield* Queue.addMany(
-        Array.from({ length: 2_000 }, (_, n) => Step.request({ n }, { queueName: n % 4 === 0 ? `q${n % 16}` : undefined }))
+        Array.from({ length: 2_000 }, (_, n) =>
+          Step.request({ n }, { queueName: n % 4 === 0 ? `q${n % 16}` : undefined }))
       )
       for (let round = 0; (yield* Queue.count()) > 0; round++) {
         const events = yield* Test.watch
         const worker = yield* start({ tasks: [Step], concurrency: 7 }, Handler)
         let left = 1 + 37 * round
-        yield* events.until((event) => event._tag === "PoolIdle" || (event._tag === "JobStarted" && --left === 0))
+        yield* events.until((event) =>
+          event._tag === "PoolIdle" || (event._tag === "JobStarted" && --left === 0)
+        )
         yield* Fiber.interrupt(worker)
         expect(yield* lockedRows).toBe(0)
       }
@@ -482,28 +499,32 @@ describe("trouble with the database", () => {
       expect(yield* jobOf(job.id)).toMatchObject({ lockedBy: "pool-000000000000000000" })
     }))
 
-  it.live("keeps outcomes through a crash of the server and records them when it is back", () =>
-    Effect.gen(function*() {
-      const server = yield* dedicatedServer
-      yield* Effect.gen(function*() {
-        const events = yield* Test.watch
-        const gate = yield* Latch.make(false)
-        let runs = 0
-        yield* Queue.addMany(Array.from({ length: 30 }, (_, n) => Step.request({ n })))
-        yield* start(
-          { tasks: [Step], concurrency: 10 },
-          Step.toLayer(() => Effect.andThen(gate.await, Effect.sync(() => void runs++)))
-        )
-        yield* events.many("JobStarted", 10)
-        yield* server.stop("immediate")
-        yield* gate.open
-        yield* events.next("DatabaseUnavailable")
-        yield* server.start
-        yield* events.many("JobCompleted", 30)
-        expect(runs).toBe(30)
-        expect(yield* Queue.count()).toBe(0)
-      }).pipe(Effect.provide(Test.layerOn(server.config)))
-    }).pipe(Effect.scoped), 60_000)
+  it.live(
+    "keeps outcomes through a crash of the server and records them when it is back",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* dedicatedServer
+        yield* Effect.gen(function*() {
+          const events = yield* Test.watch
+          const gate = yield* Latch.make(false)
+          let runs = 0
+          yield* Queue.addMany(Array.from({ length: 30 }, (_, n) => Step.request({ n })))
+          yield* start(
+            { tasks: [Step], concurrency: 10 },
+            Step.toLayer(() => Effect.andThen(gate.await, Effect.sync(() => void runs++)))
+          )
+          yield* events.many("JobStarted", 10)
+          yield* server.stop("immediate")
+          yield* gate.open
+          yield* events.next("DatabaseUnavailable")
+          yield* server.start
+          yield* events.many("JobCompleted", 30)
+          expect(runs).toBe(30)
+          expect(yield* Queue.count()).toBe(0)
+        }).pipe(Effect.provide(Test.layerOn(server.config)))
+      }).pipe(Effect.scoped),
+    60_000
+  )
 })
 
 describe("settings", () => {

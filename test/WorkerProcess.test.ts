@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, Layer, Option, Queue as Buffer, type Scope } from "effect"
+import { Effect, type Layer, Option, Queue as Buffer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { Queue, Worker } from "kongtask"
 import { Act } from "./fixtures/act.ts"

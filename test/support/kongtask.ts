@@ -11,8 +11,10 @@ import { within } from "./events.ts"
 /** Queue, worker and migrator on a database of the test's own. */
 export const layer = (
   options?: KongTask.Options
-): Layer.Layer<KongTask.Services | PgClient.PgClient | SqlClient.SqlClient | TestDatabase, KongTaskError.KongTaskError> =>
-  Layer.provideMerge(KongTask.layer(options), Layer.orDie(databaseLayer()))
+): Layer.Layer<
+  KongTask.Services | PgClient.PgClient | SqlClient.SqlClient | TestDatabase,
+  KongTaskError.KongTaskError
+> => Layer.provideMerge(KongTask.layer(options), Layer.orDie(databaseLayer()))
 
 /** The same on the database of the given connection, such as a dedicated server. */
 export const layerOn = (
@@ -46,7 +48,11 @@ export const watch: Effect.Effect<Watch, never, Worker.Worker | Scope.Scope> = E
     Stream.runForEach((event) => Buffer.offer(events, event)),
     Effect.forkScoped({ startImmediately: true })
   )
-  const take = (what: string, ends: (event: WorkerEvent.WorkerEvent) => boolean, deadline: Duration.Input = "20 seconds") =>
+  const take = (
+    what: string,
+    ends: (event: WorkerEvent.WorkerEvent) => boolean,
+    deadline: Duration.Input = "20 seconds"
+  ) =>
     Effect.gen(function*() {
       while (true) {
         const event = yield* Buffer.take(events)

@@ -52,37 +52,46 @@ export const isTransient = (error: SqlError): boolean => {
   return isConnectionLoss(error, code) || (code !== undefined && passes(code))
 }
 
-const ownObject =
-  /([^\s"'«»„“”()]+)\.(?:_private_\w+|migrations|jobs|kongtask_jobs|job_spec|add_jobs?|remove_job|complete_jobs|permanently_fail_jobs|reschedule_jobs|force_unlock_workers)\b/
+const ownNames = "(?:_private_\\w+|migrations|jobs|kongtask_jobs|job_spec|add_jobs?|remove_job|complete_jobs|" +
+  "permanently_fail_jobs|reschedule_jobs|force_unlock_workers)\\b"
 
-/** The schema of ours that a message about a missing object names. */
-const missingSchema = (code: string | undefined, detail: string): string | undefined => {
+const ownObject = new RegExp(`([^\\s"'«»„“”()]+)\\.${ownNames}`)
+
+const startsWithOwnName = new RegExp(`^${ownNames}`)
+
+/** The schema of ours that a message about a missing object names; messages don't quote what is in them. */
+const missingSchema = (code: string | undefined, detail: string, known: string | undefined): string | undefined => {
   switch (code) {
     case "3F000":
-      return /["«„“](.+)["»“”]/.exec(detail)?.[1]
+      return known === undefined ? /["«„“](.+)["»“”]/.exec(detail)?.[1] : detail.includes(known) ? known : undefined
     case "42P01":
     case "42704":
     case "42883":
-      return ownObject.exec(detail)?.[1]
+      if (known === undefined) return ownObject.exec(detail)?.[1]
+      return detail.split(`${known}.`).slice(1).some((rest) => startsWithOwnName.test(rest)) ? known : undefined
   }
   return undefined
 }
 
-const reasonOf = (operation: string, error: SqlError): KongTaskErrorReason => {
+const reasonOf = (operation: string, error: SqlError, known: string | undefined): KongTaskErrorReason => {
   const code = sqlState(error)
   const detail = sqlErrorDetail(error)
   if (isConnectionLoss(error, code)) return new ConnectionFailed({ detail, cause: error })
   if (error.reason._tag === "AuthenticationError") return new AuthenticationFailed({ detail, cause: error })
   if (code === "3D000") return new DatabaseMissing({ detail, cause: error })
   if (code === "42501") return new PrivilegeMissing({ detail, cause: error })
-  const schema = missingSchema(code, detail)
+  const schema = missingSchema(code, detail, known)
   if (schema !== undefined) return new SchemaMissing({ schema, pending: [] })
   return new StatementFailed({ operation, code, detail, isTransient: isTransient(error), cause: error })
 }
 
-/** Says what a failed statement means for the queue. `operation` is what was being done, such as `"claim"`. */
-export const fromSqlError = (operation: string) => (error: SqlError): KongTaskError =>
-  new KongTaskError({ reason: reasonOf(operation, error) })
+/**
+ * Says what a failed statement means for the queue. `operation` is what was
+ * being done, such as `"claim"`; `schema` is the one that the statement names,
+ * and is guessed from the message when left out.
+ */
+export const fromSqlError = (operation: string, schema?: string) => (error: SqlError): KongTaskError =>
+  new KongTaskError({ reason: reasonOf(operation, error, schema) })
 
 /**
  * `sql.withTransaction`, but a broken connection is a failure in any case. The

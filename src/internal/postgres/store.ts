@@ -11,7 +11,7 @@ import * as Job from "../../Job.ts"
 import type { ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
-import { fromSqlError, sqlState } from "./errors.ts"
+import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import { quoteIdentifier, validateSchemaName } from "./schema.ts"
 import * as Statements from "./statements.ts"
 
@@ -52,6 +52,9 @@ type ClaimRow =
 
 const flagNames = (flags: string | null): ReadonlyArray<string> => flags === null ? [] : Object.keys(JSON.parse(flags))
 
+/** Milliseconds come as floating point numbers that may be off in their last digits. */
+const toTime = (millis: number): DateTime.Utc => DateTime.makeUnsafe(Math.round(millis))
+
 const toJob = (row: JobRow): Job.Job =>
   new Job.Job({
     id: row.id as Job.JobId,
@@ -60,14 +63,14 @@ const toJob = (row: JobRow): Job.Job =>
     payload: JSON.parse(row.payload),
     queueName: row.queue_name ?? undefined,
     priority: row.priority,
-    runAt: DateTime.makeUnsafe(row.run_at),
+    runAt: toTime(row.run_at),
     attempts: row.attempts,
     maxAttempts: row.max_attempts,
     lastError: row.last_error ?? undefined,
-    createdAt: DateTime.makeUnsafe(row.created_at),
-    updatedAt: DateTime.makeUnsafe(row.updated_at),
+    createdAt: toTime(row.created_at),
+    updatedAt: toTime(row.updated_at),
     key: row.key ?? undefined,
-    lockedAt: row.locked_at === null ? undefined : DateTime.makeUnsafe(row.locked_at),
+    lockedAt: row.locked_at === null ? undefined : toTime(row.locked_at),
     lockedBy: row.locked_by ?? undefined,
     revision: row.revision,
     flags: flagNames(row.flags)
@@ -83,8 +86,8 @@ const toClaimed = (row: ClaimedRow): ClaimedJob => ({
   key: row.key ?? undefined,
   queueName: row.queue_name ?? undefined,
   priority: row.priority,
-  runAt: DateTime.makeUnsafe(row.run_at),
-  createdAt: DateTime.makeUnsafe(row.created_at),
+  runAt: toTime(row.run_at),
+  createdAt: toTime(row.created_at),
   revision: row.revision,
   flags: flagNames(row.flags),
   lastError: row.last_error ?? undefined
@@ -165,22 +168,19 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
 
   const addMany = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
     if (specs.length === 0) return []
-    // The payload is JSON text already, so it is spliced in, not encoded a second time.
-    const items = specs.map((spec) =>
-      `[${JSON.stringify(spec.task)},${spec.payload},${
-        JSON.stringify([
-          spec.queueName ?? null,
-          spec.runAt ?? null,
-          spec.delay ?? null,
-          spec.maxAttempts ?? null,
-          spec.key ?? null,
-          spec.priority ?? null,
-          spec.flags ?? null,
-          spec.keyMode ?? "replace"
-        ]).slice(1)
-      }`
-    )
-    const rows = yield* sql.unsafe<JobRow>(statements.addMany, [`[${items.join(",")}]`])
+    const items = specs.map((spec) => [
+      spec.task,
+      spec.queueName ?? null,
+      spec.runAt ?? null,
+      spec.delay ?? null,
+      spec.maxAttempts ?? null,
+      spec.key ?? null,
+      spec.priority ?? null,
+      spec.flags ?? null,
+      spec.keyMode ?? "replace"
+    ])
+    const payloads = `[${specs.map((spec) => spec.payload).join(",")}]`
+    const rows = yield* sql.unsafe<JobRow>(statements.addMany, [JSON.stringify(items), payloads])
     return rows.map(toJob)
   }, (effect, specs) => joinsOnlyOwn(Effect.mapError(effect, fromAddError(specs))))
 
@@ -197,7 +197,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         claimed.push(row)
       }
     }
-    return { jobs: claimed.sort(byOrder).map(toClaimed), contended, nextDueIn }
+    return { jobs: claimed.toSorted(byOrder).map(toClaimed), contended, nextDueIn }
   })
 
   const batch: Store["batch"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
@@ -214,7 +214,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     yield* inBatch("batch", `set local idle_in_transaction_session_timeout = '${batchIdleTimeout}'`)
     const rows = yield* inBatch("batch", statements.lockBatch, [tasks, limit])
     return {
-      jobs: (rows as ReadonlyArray<ClaimedRow>).map(toClaimed),
+      jobs: (rows as ReadonlyArray<ClaimedRow>).toSorted(byOrder).map(toClaimed),
       promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
       settle: (settlements) => {
         const { completed, failures } = partition(settlements)
@@ -253,7 +253,10 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       ),
     remove: (target) =>
       joinsOnlyOwn(Effect.map(
-        run<JobRow>("remove", statements.remove, ["id" in target ? target.id : null, "key" in target ? target.key : null]),
+        run<JobRow>("remove", statements.remove, [
+          "id" in target ? target.id : null,
+          "key" in target ? target.key : null
+        ]),
         (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
       )),
     claim,
@@ -279,20 +282,32 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
           deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool])
         })
       ),
-    deregisterPool: (pool) => Effect.asVoid(run("deregister the pool", statements.deregisterPool, [pool])),
-    releasePools: (pools) =>
-      Effect.map(
-        run<{ readonly pools: string; readonly released: number; readonly failed: number }>(
-          "release dead pools",
-          statements.releasePools,
-          [pools === "all" ? null : pools]
-        ),
-        ([row]) => ({ pools: JSON.parse(row!.pools), released: row!.released, failed: row!.failed })
+    deregisterPool: (pool) =>
+      sql.unsafe(statements.deregisterPool, [pool]).pipe(
+        Effect.andThen(sql.unsafe(statements.releaseUnknown, [pool, []])),
+        withTransaction(sql),
+        Effect.mapError(fromSqlError("deregister the pool")),
+        Effect.asVoid
       ),
+    // Two statements: the second one sees the claims that the first one waited for.
+    releasePools: (pools) =>
+      Effect.gen(function*() {
+        const buried = yield* sql.unsafe<{ readonly id: string }>(statements.buryPools, [
+          pools === "all" ? null : pools
+        ])
+        const ids = buried.map((row) => row.id)
+        if (ids.length === 0 && pools !== "all") return { pools: ids, released: 0, failed: 0 }
+        const rows = yield* sql.unsafe<{ readonly released: number; readonly failed: number }>(
+          statements.releasePools,
+          [ids, pools === "all"]
+        )
+        return { pools: ids, released: rows[0]!.released, failed: rows[0]!.failed }
+      }).pipe(withTransaction(sql), Effect.mapError(fromSqlError("release dead pools"))),
     notifications: client.listen(channel).pipe(
       Effect.map((queue) =>
         Stream.fromQueue(queue).pipe(
           Stream.map((notification) => announcedCount(notification.payload)),
+          Stream.filter((count) => count > 0),
           (counts) => Stream.concat(Stream.succeed(0), counts)
         )
       ),
@@ -307,7 +322,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
 const byOrder = (a: ClaimedRow, b: ClaimedRow): number =>
   a.priority - b.priority || a.run_at - b.run_at || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
 
-/** `{"r": …, "count": n}`; a message without a readable count announces one job. */
+/** `{"r": …, "count": n}`, negative for a removal; a message without a readable count announces one job. */
 const announcedCount = (payload: string | null | undefined): number => {
   const match = /"count"\s*:\s*(-?\d+)/.exec(payload ?? "")
   return match === null ? 1 : Number(match[1])

@@ -81,7 +81,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const fiber = yield* Queue.takeBetween(queue, 1, maxBatch).pipe(
     Effect.flatMap(settle),
     Effect.forever,
-    Effect.catch(() => Effect.void),
+    Effect.ignore,
     Effect.forkScoped
   )
 

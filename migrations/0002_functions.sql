@@ -1,0 +1,517 @@
+-- breaking: false
+-- repeatable: true
+--
+-- The view and the functions that KongTask shares with graphile-worker: signatures and results are a contract, the rest
+-- is ours.
+--
+-- A repeatable file is run again when something has overwritten one of its functions, or has dropped one. Therefore it
+-- only creates or replaces, quotes each function's body with `$body$`, and an object stands in one such file only.
+-- Whoever changes a file gives it the next number: the older versions of KongTask that run beside the new one then know
+-- that it is not theirs to repair. A view that gets other columns is dropped first.
+--
+-- Each function has the search_path `pg_catalog, pg_temp`, so that nothing in the caller's can stand in for a built-in
+-- function or operator.
+
+-- The names are subqueries, not joins: so the view can be updated as a table can, with the table's own locking
+-- (`update jobs set locked_at = null, locked_by = null where …` recovers jobs by hand). No payload, as it may be secret.
+create or replace view :schema.jobs as
+select
+  job.id,
+  (select queue.queue_name from :schema._private_job_queues as queue where queue.id = job.job_queue_id) as queue_name,
+  (select task.identifier from :schema._private_tasks as task where task.id = job.task_id) as task_identifier,
+  job.priority,
+  job.run_at,
+  job.attempts,
+  job.max_attempts,
+  job.last_error,
+  job.created_at,
+  job.updated_at,
+  job.key,
+  job.locked_at,
+  job.locked_by,
+  job.revision,
+  job.flags
+from :schema._private_jobs as job;
+
+-- Whether the admin functions may touch a job: nobody holds it, it is only hidden ('infinity'), or its holder has been
+-- silent for the four hours after which graphile-worker gives a job up.
+create or replace function :schema._private_kongtask_is_free(locked_at timestamptz)
+returns boolean
+language sql
+stable
+as $body$
+  select locked_at is null or locked_at = 'infinity' or locked_at < now() - interval '4 hours'
+$body$;
+
+-- Refuses what the columns cannot hold, with a code and a message that name the field and its limit.
+create or replace function :schema._private_kongtask_check_spec(
+  identifier text,
+  queue_name text,
+  max_attempts int,
+  job_key text,
+  priority int
+)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  if identifier is null then
+    raise exception 'The task identifier is null; it has up to 128 characters' using errcode = 'GWBID';
+  elsif length(identifier) > 128 then
+    raise exception 'The task identifier has % characters; the limit is 128', length(identifier)
+      using errcode = 'GWBID';
+  elsif length(queue_name) > 128 then
+    raise exception 'The queue name has % characters; the limit is 128', length(queue_name)
+      using errcode = 'GWBQN';
+  elsif length(job_key) > 512 then
+    raise exception 'The job key has % characters; the limit is 512', length(job_key)
+      using errcode = 'GWBJK';
+  elsif max_attempts not between 1 and 32767 then
+    raise exception 'max_attempts is %; it must be from 1 to 32767', max_attempts
+      using errcode = 'GWBMA';
+  elsif priority not between -32768 and 32767 then
+    raise exception 'priority is %; it must be from -32768 to 32767', priority
+      using errcode = '22003';
+  end if;
+end
+$body$;
+
+-- Makes the tasks and queues that are missing, in the order of their names so that two callers cannot deadlock. Only
+-- the missing ones are inserted: an insert that meets a conflict uses up a number of an int identity.
+--
+-- Here and below, `enable_seqscan = off` and lateral lookups with an offset, which cannot become joins, keep each lookup
+-- an index probe: a session may have planned the statement when the tables were empty.
+create or replace function :schema._private_kongtask_create_names(identifiers text[], queue_names text[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+begin
+  insert into :schema._private_tasks (identifier)
+  select distinct name
+  from unnest(identifiers) as name
+  left join lateral (select id from :schema._private_tasks where identifier = name offset 0) as task on true
+  where task.id is null
+  order by name
+  on conflict (identifier) do nothing;
+
+  insert into :schema._private_job_queues (queue_name)
+  select distinct name
+  from unnest(queue_names) as name
+  left join lateral (select id from :schema._private_job_queues where queue_name = name offset 0) as queue on true
+  where name is not null and queue.id is null
+  order by name
+  on conflict (queue_name) do nothing;
+end
+$body$;
+
+-- The random number keeps PostgreSQL from folding the notifications of one transaction into one.
+create or replace function :schema._private_kongtask_notify(count bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  perform pg_notify('jobs:insert', '{"r":' || random()::text || ',"count":' || count::text || '}');
+end
+$body$;
+
+-- The payload of a job that is added again: the new one, or the elements of both, each with its own text, when both
+-- are arrays.
+create or replace function :schema._private_kongtask_merge_payloads(first json, second json)
+returns json
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  if json_typeof(first) is distinct from 'array' or json_typeof(second) is distinct from 'array' then
+    return second;
+  end if;
+  return (
+    select coalesce(json_agg(element.value order by element.part, element.ordinality), '[]')
+    from (
+      select 1 as part, value, ordinality from json_array_elements(first) with ordinality
+      union all
+      select 2, value, ordinality from json_array_elements(second) with ordinality
+    ) as element
+  );
+end
+$body$;
+
+-- Adds one job with a key, in the modes `replace` and `preserve_run_at`; the spec is checked. A waiting job that has the
+-- key gets the spec's values. One that is running or has failed for good loses its key and its remaining attempts, and
+-- a new job is inserted, with the given number as its id if there is one.
+--
+-- An insert that meets a job which another transaction has added with the key since starts over. So does one whose task
+-- or queue does not exist, because it is new or because a cleanup has deleted it: a job must never lose its queue, nor
+-- get an id that was looked up before.
+create or replace function :schema._private_kongtask_add_keyed(spec :schema.job_spec, preserve_run_at boolean, number bigint)
+returns :schema._private_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  ids constant regclass := pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id');
+  held :schema._private_jobs;
+  added :schema._private_jobs;
+begin
+  loop
+    select * into held from :schema._private_jobs as job where job.key = spec.job_key for update;
+
+    if held.attempts < held.max_attempts and (held.locked_at is null or held.locked_at = 'infinity') then
+      update :schema._private_jobs as job
+      set
+        job_queue_id = queue.id,
+        task_id = task.id,
+        payload = :schema._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
+        priority = coalesce(spec.priority, 0),
+        run_at = case when preserve_run_at and job.attempts = 0 then job.run_at else coalesce(spec.run_at, now()) end,
+        attempts = 0,
+        max_attempts = coalesce(spec.max_attempts, 25),
+        last_error = null,
+        updated_at = now(),
+        revision = job.revision + 1,
+        flags = (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+      from :schema._private_tasks as task
+      left join :schema._private_job_queues as queue on queue.queue_name = spec.queue_name
+      where job.id = held.id
+        and task.identifier = spec.identifier
+        and (spec.queue_name is null or queue.id is not null)
+      returning job.* into added;
+    else
+      if held.id is not null then
+        update :schema._private_jobs as job
+        set key = null, attempts = job.max_attempts, updated_at = now()
+        where job.id = held.id;
+      end if;
+
+      insert into :schema._private_jobs
+        (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+      overriding system value
+      select
+        coalesce(number, nextval(ids)),
+        queue.id,
+        task.id,
+        coalesce(spec.payload, '{}'),
+        coalesce(spec.run_at, now()),
+        coalesce(spec.max_attempts, 25),
+        spec.job_key,
+        coalesce(spec.priority, 0),
+        (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+      from :schema._private_tasks as task
+      left join :schema._private_job_queues as queue on queue.queue_name = spec.queue_name
+      where task.identifier = spec.identifier
+        and (spec.queue_name is null or queue.id is not null)
+      on conflict (key) do nothing
+      returning * into added;
+    end if;
+
+    if added.id is not null then
+      return added;
+    end if;
+    perform :schema._private_kongtask_create_names(array[spec.identifier], array[spec.queue_name]);
+  end loop;
+end
+$body$;
+
+-- Adds the jobs as if add_job had been called with each spec in turn, and returns their rows in the order of the specs.
+--
+-- Keys are dealt with in their own order, so that two calls with the same keys cannot deadlock. Ids are given out in the
+-- order of the specs beforehand, because they decide between jobs of equal priority and run_at; only those that will be
+-- needed, as far as one can tell before the keys are locked.
+create or replace function :schema.add_jobs(specs :schema.job_spec[], job_key_preserve_run_at boolean default false)
+returns setof :schema._private_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  ids constant regclass := pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id');
+  numbers bigint[];
+  results :schema._private_jobs[];
+  without_key int := 0;
+  place int;
+  added :schema._private_jobs;
+begin
+  if coalesce(cardinality(specs), 0) = 0 then
+    return;
+  end if;
+
+  perform :schema._private_kongtask_check_spec(
+    spec.identifier, spec.queue_name, spec.max_attempts, spec.job_key, spec.priority
+  )
+  from unnest(specs) as spec;
+
+  perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+  from unnest(specs) as spec
+  left join lateral (
+    select id from :schema._private_tasks where identifier = spec.identifier offset 0
+  ) as task on true
+  left join lateral (
+    select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+  ) as queue on true
+  where task.id is null or (spec.queue_name is not null and queue.id is null)
+  having count(*) > 0;
+
+  numbers := array(
+    select case when spec.is_new then nextval(ids) end
+    from (
+      select
+        spec.job_key is null or (
+          row_number() over (partition by spec.job_key order by spec.ordinality) = 1
+          and waiting.id is null
+        ) as is_new
+      from unnest(specs) with ordinality as spec
+      left join lateral (
+        select job.id
+        from :schema._private_jobs as job
+        where job.key = spec.job_key
+          and job.attempts < job.max_attempts
+          and (job.locked_at is null or job.locked_at = 'infinity')
+        offset 0
+      ) as waiting on true
+      order by spec.ordinality
+    ) as spec
+  );
+
+  select count(*) into without_key from unnest(specs) as spec where spec.job_key is null;
+
+  while without_key > 0 loop
+    place := 1;
+    for added in
+      with inserted as (
+        insert into :schema._private_jobs (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+        overriding system value
+        select
+          numbers[spec.ordinality::int],
+          queue.id,
+          task.id,
+          coalesce(spec.payload, '{}'),
+          coalesce(spec.run_at, now()),
+          coalesce(spec.max_attempts, 25),
+          coalesce(spec.priority, 0),
+          (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+        from unnest(specs) with ordinality as spec
+        cross join lateral (
+          select id from :schema._private_tasks where identifier = spec.identifier offset 0
+        ) as task
+        left join lateral (
+          select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+        ) as queue on true
+        where spec.job_key is null
+          and (spec.queue_name is null or queue.id is not null)
+          and results[spec.ordinality::int] is null
+        order by spec.ordinality
+        returning *
+      )
+      select * from inserted order by id
+    loop
+      -- Both the numbers and the rows ascend.
+      while numbers[place] is distinct from added.id loop
+        place := place + 1;
+      end loop;
+      results[place] := added;
+      without_key := without_key - 1;
+    end loop;
+
+    -- What is left has a task or a queue that a cleanup has just deleted.
+    if without_key > 0 then
+      perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+      from unnest(specs) as spec;
+    end if;
+  end loop;
+
+  for place in
+    select spec.ordinality::int
+    from unnest(specs) with ordinality as spec
+    where spec.job_key is not null
+    order by spec.job_key, spec.ordinality
+  loop
+    results[place] := :schema._private_kongtask_add_keyed(
+      specs[place], coalesce(job_key_preserve_run_at, false), numbers[place]
+    );
+  end loop;
+
+  perform :schema._private_kongtask_notify(cardinality(specs));
+  return query select * from unnest(results);
+end
+$body$;
+
+-- Adds one job. What becomes of a job that has the same key is decided by job_key_mode:
+--
+-- - `replace` (the default): a waiting job gets all the new values and starts afresh; one that is running or has failed
+--   for good loses its key and its remaining attempts, and a new job is added.
+-- - `preserve_run_at`: the same, but a waiting job that was never tried keeps its run_at.
+-- - `unsafe_dedupe`: whatever the job's state, only its revision is counted up.
+create or replace function :schema.add_job(
+  identifier text,
+  payload json default null,
+  queue_name text default null,
+  run_at timestamptz default null,
+  max_attempts int default null,
+  job_key text default null,
+  priority int default null,
+  flags text[] default null,
+  job_key_mode text default 'replace'
+)
+returns :schema._private_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  added :schema._private_jobs;
+begin
+  perform :schema._private_kongtask_check_spec(identifier, queue_name, max_attempts, job_key, priority);
+
+  if job_key is not null and job_key_mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe') then
+    raise exception 'job_key_mode is ''%''; it must be ''replace'', ''preserve_run_at'' or ''unsafe_dedupe''', job_key_mode
+      using errcode = 'GWBKM';
+  elsif job_key is not null and job_key_mode is distinct from 'unsafe_dedupe' then
+    added := :schema._private_kongtask_add_keyed(
+      cast(row(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags) as :schema.job_spec),
+      coalesce(job_key_mode = 'preserve_run_at', false),
+      null
+    );
+    perform :schema._private_kongtask_notify(1);
+    return added;
+  end if;
+
+  loop
+    if job_key is not null then
+      update :schema._private_jobs as job
+      set revision = job.revision + 1, updated_at = now()
+      where job.key = job_key
+      returning * into added;
+      if found then
+        return added;
+      end if;
+    end if;
+
+    insert into :schema._private_jobs (job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+    select
+      queue.id,
+      task.id,
+      coalesce(add_job.payload, '{}'),
+      coalesce(add_job.run_at, now()),
+      coalesce(add_job.max_attempts, 25),
+      job_key,
+      coalesce(add_job.priority, 0),
+      (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
+    from :schema._private_tasks as task
+    left join :schema._private_job_queues as queue on queue.queue_name = add_job.queue_name
+    where task.identifier = add_job.identifier
+      and (add_job.queue_name is null or queue.id is not null)
+    on conflict (key) do nothing
+    returning * into added;
+    exit when found;
+
+    perform :schema._private_kongtask_create_names(array[identifier], array[queue_name]);
+  end loop;
+
+  perform :schema._private_kongtask_notify(1);
+  return added;
+end
+$body$;
+
+-- Deletes the job with this key. One that is running loses its key and its remaining attempts instead. Returns the job,
+-- or a row of nulls when there is none.
+create or replace function :schema.remove_job(job_key text)
+returns :schema._private_jobs
+language plpgsql
+strict
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  target :schema._private_jobs;
+begin
+  loop
+    select * into target from :schema._private_jobs as job where job.key = job_key for update;
+    exit when found;
+    -- The row that was waited for may have lost its key to a row that this select could not see.
+    if not exists (select from :schema._private_jobs as job where job.key = job_key) then
+      return null;
+    end if;
+  end loop;
+
+  if :schema._private_kongtask_is_free(target.locked_at) then
+    delete from :schema._private_jobs as job where job.id = target.id;
+    perform :schema._private_kongtask_notify(-1);
+  else
+    update :schema._private_jobs as job
+    set key = null, attempts = job.max_attempts, updated_at = now()
+    where job.id = target.id
+    returning * into target;
+  end if;
+  return target;
+end
+$body$;
+
+-- Deletes these jobs as if they had succeeded. Jobs that somebody holds are left alone, by this and the next two.
+create or replace function :schema.complete_jobs(job_ids bigint[])
+returns setof :schema._private_jobs
+language sql
+set search_path = pg_catalog, pg_temp
+as $body$
+  delete from :schema._private_jobs as job
+  where job.id = any (job_ids) and :schema._private_kongtask_is_free(job.locked_at)
+  returning *
+$body$;
+
+create or replace function :schema.permanently_fail_jobs(job_ids bigint[], error_message text default null)
+returns setof :schema._private_jobs
+language sql
+set search_path = pg_catalog, pg_temp
+as $body$
+  update :schema._private_jobs as job
+  set
+    last_error = coalesce(error_message, 'Manually marked as failed'),
+    attempts = job.max_attempts,
+    updated_at = now()
+  where job.id = any (job_ids) and :schema._private_kongtask_is_free(job.locked_at)
+  returning *
+$body$;
+
+-- Changes what is given of these jobs; null leaves a value as it is.
+create or replace function :schema.reschedule_jobs(
+  job_ids bigint[],
+  run_at timestamptz default null,
+  priority int default null,
+  attempts int default null,
+  max_attempts int default null
+)
+returns setof :schema._private_jobs
+language sql
+set search_path = pg_catalog, pg_temp
+as $body$
+  update :schema._private_jobs as job
+  set
+    run_at = coalesce(reschedule_jobs.run_at, job.run_at),
+    priority = coalesce(reschedule_jobs.priority, job.priority),
+    attempts = coalesce(reschedule_jobs.attempts, job.attempts),
+    max_attempts = coalesce(reschedule_jobs.max_attempts, job.max_attempts),
+    updated_at = now()
+  where job.id = any (job_ids) and :schema._private_kongtask_is_free(job.locked_at)
+  returning *
+$body$;
+
+-- Unlocks the jobs and queues of worker pools that are known to be gone. Scans both tables.
+create or replace function :schema.force_unlock_workers(worker_ids text[])
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $body$
+  update :schema._private_jobs as job
+  set locked_at = null, locked_by = null, updated_at = now()
+  where job.locked_by = any (worker_ids) and job.locked_at is distinct from 'infinity';
+
+  update :schema._private_job_queues as queue
+  set locked_at = null, locked_by = null
+  where queue.locked_by = any (worker_ids);
+$body$;

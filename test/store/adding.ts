@@ -1,0 +1,245 @@
+/** Adding jobs: what is stored, what is refused. */
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { InvalidJob } from "../../src/Job.ts"
+import type { JobSpec } from "../../src/JobStore.ts"
+import { all, found, Harness, ids, type It, millis, scene, spec, specs, unique } from "./harness.ts"
+
+/** Texts that some layer between here and the disk might read as its own. */
+const awkward = [
+  "ünïcödé ✓ 漢字 🦍",
+  "quote ' double \" back\\slash",
+  "{braces}, [brackets], (parens), null",
+  "\t tab \n newline \u0001 control \u007f",
+  "$1 ${2} %s :schema $$ $body$",
+  "\ud83d\ude00 pair"
+]
+
+/** Payload strings that JSON can say and a text column cannot hold. */
+const unstorable = { "nul": "a\u0000b", "high": "\ud800", "low": "x\udc00", "key \u0000": ["\u0000", "\udfff\ud800"] }
+
+const baseMillis = Date.UTC(2031, 4, 6, 7, 8, 9, 0)
+
+export const adding = (it: It) => {
+  it.effect("answers the job as it is stored, with the defaults", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const job = yield* store.add(spec(task))
+      assert.match(job.id, /^[1-9][0-9]*$/)
+      assert.strictEqual(job.task, task)
+      assert.strictEqual(job.state, "ready")
+      assert.deepStrictEqual(job.payload, {})
+      assert.strictEqual(job.queueName, undefined)
+      assert.strictEqual(job.priority, 0)
+      assert.strictEqual(job.attempts, 0)
+      assert.strictEqual(job.maxAttempts, 25)
+      assert.strictEqual(job.lastError, undefined)
+      assert.strictEqual(job.key, undefined)
+      assert.strictEqual(job.lockedAt, undefined)
+      assert.strictEqual(job.lockedBy, undefined)
+      assert.strictEqual(job.revision, 0)
+      assert.deepStrictEqual(job.flags, [])
+      assert.strictEqual(millis(job.runAt), millis(job.createdAt))
+      assert.strictEqual(millis(job.updatedAt), millis(job.createdAt))
+      assert.deepStrictEqual(yield* found(store, job.id), job)
+    }))
+
+  it.effect("stores every option, one by one and many at once", () =>
+    Effect.gen(function*() {
+      const { store } = yield* scene
+      const full = (): JobSpec => ({
+        task: unique("task"),
+        payload: "{\"a\":[1,2.5,null,true,{\"b\":\"c\"}]}",
+        queueName: unique("queue"),
+        runAt: baseMillis,
+        delay: undefined,
+        maxAttempts: 32_767,
+        priority: -32_768,
+        key: unique("key"),
+        keyMode: "preserve_run_at",
+        flags: ["b", "a", "b"]
+      })
+      const given = [full(), full()]
+      const added = [yield* store.add(given[0]!), ...(yield* store.addMany([given[1]!]))]
+      for (const [place, job] of added.entries()) {
+        const { key, queueName, task } = given[place]!
+        assert.deepInclude(job, { task, queueName, key, state: "scheduled", maxAttempts: 32_767, priority: -32_768 })
+        assert.deepStrictEqual(job.payload, { a: [1, 2.5, null, true, { b: "c" }] })
+        assert.strictEqual(millis(job.runAt), baseMillis)
+        assert.deepStrictEqual(job.flags.toSorted(), ["a", "b"])
+        assert.deepStrictEqual(yield* found(store, job.id), job)
+      }
+    }))
+
+  it.effect("counts a delay from the moment of adding", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const jobs = [
+        yield* store.add(spec(task, { delay: 90_000 })),
+        ...(yield* store.addMany(specs(task, 1, { delay: 90_000 })))
+      ]
+      for (const job of jobs) {
+        assert.strictEqual(millis(job.runAt) - millis(job.createdAt), 90_000)
+        assert.strictEqual(job.state, "scheduled")
+      }
+    }))
+
+  it.effect("keeps a time to the millisecond", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const times = Array.from({ length: 1000 }, (_, n) => baseMillis + n * 50_331_653)
+      const jobs = yield* store.addMany(times.map((runAt) => spec(task, { runAt })))
+      assert.deepStrictEqual(jobs.map((job) => millis(job.runAt)), times)
+      const one = yield* store.add(spec(task, { runAt: baseMillis + 123 }))
+      assert.strictEqual(millis(one.runAt), baseMillis + 123)
+    }))
+
+  it.effect("takes times from the first year to the last", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const times = ["0001-01-01T00:00:00.000Z", "1969-12-31T23:59:59.999Z", "9999-12-31T23:59:59.999Z"].map(Date.parse)
+      const jobs = yield* store.addMany(times.map((runAt) => spec(task, { runAt })))
+      assert.deepStrictEqual(jobs.map((job) => millis(job.runAt)), times)
+      assert.deepStrictEqual(jobs.map((job) => job.state), ["ready", "ready", "scheduled"])
+    }))
+
+  it.effect("adds many in the given order, whatever their tasks, queues and keys", () =>
+    Effect.gen(function*() {
+      const { store } = yield* scene
+      const [a, b] = [unique("task"), unique("task")]
+      const queue = unique("queue")
+      const given = Array.from({ length: 60 }, (_, place) =>
+        spec(place % 2 === 0 ? a : b, {
+          payload: String(place),
+          queueName: place % 3 === 0 ? queue : undefined,
+          key: place % 5 === 0 ? unique(`key-${60 - place}`) : undefined
+        }))
+      const jobs = yield* store.addMany(given)
+      assert.deepStrictEqual(jobs.map((job) => job.payload), given.map((_, place) => place))
+      assert.deepStrictEqual(jobs.map((job) => job.task), given.map((given) => given.task))
+      assert.deepStrictEqual(jobs.map((job) => job.queueName), given.map((given) => given.queueName))
+      assert.deepStrictEqual(jobs.map((job) => job.key), given.map((given) => given.key))
+      const stored = yield* store.list({ tasks: [a, b] }, { limit: 100 })
+      assert.deepStrictEqual(stored, jobs)
+    }))
+
+  it.effect("adds nothing for an empty list", () =>
+    Effect.gen(function*() {
+      const { store } = yield* Harness
+      assert.deepStrictEqual(yield* store.addMany([]), [])
+    }))
+
+  it.effect("adds all or none", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const error = yield* Effect.flip(store.addMany([...specs(task, 5), spec(task, { maxAttempts: 0 }), spec(task)]))
+      assert.instanceOf(error, InvalidJob)
+      assert.strictEqual(yield* store.count({ tasks: [task] }), 0)
+      assert.lengthOf(yield* store.addMany(specs(task, 2)), 2)
+    }))
+
+  it.effect("says which field of a bad job is at fault", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const bad: ReadonlyArray<readonly [field: string, code: string, spec: JobSpec]> = [
+        ["task", "GWBID", spec("x".repeat(129))],
+        ["queueName", "GWBQN", spec(task, { queueName: "x".repeat(129) })],
+        ["jobKey", "GWBJK", spec(task, { key: "x".repeat(513) })],
+        ["maxAttempts", "GWBMA", spec(task, { maxAttempts: 0 })],
+        ["maxAttempts", "GWBMA", spec(task, { maxAttempts: 32_768 })],
+        ["jobKeyMode", "GWBKM", spec(task, { key: unique("key"), keyMode: "whatever" as never })]
+      ]
+      for (const [field, code, spec] of bad) {
+        for (const adding of [store.add(spec), store.addMany([spec])]) {
+          const error = yield* Effect.flip(adding as Effect.Effect<unknown, unknown>)
+          assert.instanceOf(error, InvalidJob)
+          assert.deepInclude(error, { task: spec.task, field, code })
+        }
+      }
+      assert.strictEqual(yield* store.count({ tasks: [task] }), 0)
+    }))
+
+  it.effect("keeps any text as it is", () =>
+    Effect.gen(function*() {
+      const { pool, store } = yield* scene
+      const given = awkward.map((text) =>
+        spec(unique(text), {
+          payload: JSON.stringify({ [text]: text }),
+          queueName: unique(text),
+          key: unique(text),
+          flags: [text]
+        })
+      )
+      const jobs = [...(yield* store.addMany(given.slice(1))), yield* store.add(given[0]!)]
+      const expected = [...given.slice(1), given[0]!]
+      for (const [place, job] of jobs.entries()) {
+        const { flags, key, payload, queueName, task } = expected[place]!
+        assert.deepInclude(job, { task, queueName, key })
+        assert.deepStrictEqual(job.flags, flags)
+        assert.deepStrictEqual(job.payload, JSON.parse(payload))
+        assert.deepStrictEqual(ids(yield* store.list({ tasks: [task], queueName, key }, { limit: 2 })), [job.id])
+        const { jobs: [claimed] } = yield* store.claim({ pool, tasks: [task], limit: 1 })
+        assert.deepInclude(claimed, { id: job.id, task, queueName, key, payload: job.payload })
+      }
+    }))
+
+  it.effect("keeps NUL and lone surrogates in payload strings", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const payload = JSON.stringify(unstorable)
+      const jobs = [
+        yield* store.add(spec(task, { payload })),
+        ...(yield* store.addMany(specs(task, 2, { payload, flags: ["f"] })))
+      ]
+      for (const job of jobs) assert.deepStrictEqual(job.payload, JSON.parse(payload))
+      assert.deepStrictEqual(yield* all(store, task), jobs)
+      const claim = yield* store.claim({ pool, tasks: [task], limit: 3 })
+      assert.deepStrictEqual(claim.jobs.map((job) => job.payload), [unstorable, unstorable, unstorable])
+    }))
+
+  it.effect("keeps payloads that are not objects", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const payloads = [null, true, 0, -1.5e300, "text", "", [], [null], {}]
+      const many = yield* store.addMany(payloads.map((payload) => spec(task, { payload: JSON.stringify(payload) })))
+      assert.deepStrictEqual(many.map((job) => job.payload), payloads)
+      for (const payload of payloads) {
+        assert.deepStrictEqual((yield* store.add(spec(task, { payload: JSON.stringify(payload) }))).payload, payload)
+      }
+    }))
+
+  it.effect("takes a payload of a megabyte", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const text = "0123456789abcdé\n".repeat(65_536)
+      const payload = JSON.stringify({ text })
+      const jobs = [yield* store.add(spec(task, { payload })), ...(yield* store.addMany([spec(task, { payload })]))]
+      for (const job of jobs) assert.isTrue((job.payload as { text: string }).text === text)
+      const claim = yield* store.claim({ pool, tasks: [task], limit: 2 })
+      assert.isTrue(
+        claim.jobs.length === 2 && claim.jobs.every((job) => (job.payload as { text: string }).text === text)
+      )
+    }))
+
+  it.effect("adds 5,000 jobs in one call", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 5000))
+      assert.isTrue(jobs.every((job, place) => job.payload === place))
+      assert.strictEqual(yield* store.count({ tasks: [task] }), 5000)
+      assert.isTrue((yield* all(store, task)).every((job, place) => job.id === jobs[place]?.id))
+    }))
+
+  it.effect("keeps a job that two stores add under one key as one", () =>
+    Effect.gen(function*() {
+      const { other, store, task } = yield* scene
+      const key = unique("key")
+      const jobs = yield* Effect.forEach(
+        Array.from({ length: 40 }, (_, n) => n % 2 === 0 ? store : other),
+        (store) => store.add(spec(task, { key })),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(new Set(ids(jobs)).size, 1)
+      assert.deepStrictEqual(jobs.map((job) => job.revision).toSorted((a, b) => a - b), jobs.map((_, n) => n))
+    }))
+}

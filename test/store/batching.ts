@@ -1,0 +1,201 @@
+/** Batches: jobs that are held by row locks only. */
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import { eventually } from "../support/events.ts"
+import { all, found, ids, type It, scene, spec, specs, unique } from "./harness.ts"
+
+export const batching = (it: It) => {
+  it.effect("holds jobs that others skip, without a trace in them", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 5, { flags: ["f"] }))
+      const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 3 })
+      assert.deepStrictEqual(ids(batch.jobs), ids(jobs.slice(0, 3)))
+      assert.deepInclude(batch.jobs[0], { task, payload: 0, attempt: 1, isLastAttempt: false, queueName: undefined })
+      assert.deepStrictEqual(yield* all(store, task), jobs)
+      const { jobs: claimed } = yield* store.claim({ pool, tasks: [task], limit: 10 })
+      assert.deepStrictEqual(ids(claimed), ids(jobs.slice(3)))
+      const empty = yield* store.batch({ pool, tasks: [task], limit: 10 })
+      assert.deepStrictEqual(empty.jobs, [])
+    }).pipe(Effect.scoped))
+
+  it.effect("tells an empty claim that jobs were due but held", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, store, task } = yield* scene
+      yield* store.add(spec(task))
+      const claim = store.claim({ pool, tasks: [task], limit: 5 })
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* other.batch({ pool: otherPool, tasks: [task], limit: 1 })
+        assert.deepInclude(yield* claim, { jobs: [], contended: true })
+      }))
+      assert.lengthOf((yield* claim).jobs, 1)
+    }))
+
+  it.effect("takes jobs in the order of claims, over tasks and priorities", () =>
+    Effect.gen(function*() {
+      const { pool, store } = yield* scene
+      const tasks = [unique("task"), unique("task"), unique("task")]
+      const jobs = yield* store.addMany(
+        tasks.flatMap((task, t) => [2, -1, 0].map((priority) => spec(task, { priority, runAt: 1000 - t })))
+      )
+      yield* store.add(spec(tasks[0]!, { priority: -9, queueName: unique("queue") }))
+      yield* store.add(spec(tasks[0]!, { priority: -9, delay: 60_000 }))
+      const expected = ids([7, 4, 1, 8, 5, 2, 6, 3, 0].map((place) => jobs[place]!))
+      for (const limit of [1, 4, 100]) {
+        const got = yield* Effect.scoped(Effect.map(store.batch({ pool, tasks, limit }), ({ jobs }) => ids(jobs)))
+        assert.deepStrictEqual(got, expected.slice(0, limit))
+      }
+    }))
+
+  it.effect("completes, fails and leaves jobs, in one commit", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 6))
+      yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* store.batch({ pool, tasks: [task], limit: 6 })
+        yield* batch.settle([
+          { _tag: "Completed", id: jobs[0]!.id },
+          { _tag: "Failed", id: jobs[1]!.id, error: "later", retryIn: 60_000 },
+          { _tag: "Failed", id: jobs[2]!.id, error: "never", retryIn: undefined },
+          { _tag: "Released", id: jobs[3]!.id, attempt: 1 }
+        ])
+        assert.strictEqual(yield* store.count({ tasks: [task] }), 5)
+      }))
+      assert.deepStrictEqual(yield* store.get(jobs[0]!.id), Option.none())
+      assert.deepInclude(yield* found(store, jobs[1]!.id), { state: "retrying", attempts: 1, lastError: "later" })
+      assert.deepInclude(yield* found(store, jobs[2]!.id), { state: "failed", attempts: 25, lastError: "never" })
+      for (const job of jobs.slice(3)) assert.deepStrictEqual(yield* found(store, job.id), job)
+    }))
+
+  it.effect("fails a job on its last attempt for good", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const { id } = yield* store.add(spec(task, { maxAttempts: 1 }))
+      yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* store.batch({ pool, tasks: [task], limit: 1 })
+        assert.deepInclude(batch.jobs[0], { attempt: 1, isLastAttempt: true })
+        yield* batch.settle([{ _tag: "Failed", id, error: "last", retryIn: 0 }])
+      }))
+      assert.deepInclude(yield* found(store, id), { state: "failed", attempts: 1 })
+    }))
+
+  it.effect("writes the claim of promoted jobs when it settles", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const [slow, fast] = yield* store.addMany(specs(task, 2))
+      yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* store.batch({ pool, tasks: [task], limit: 2 })
+        yield* batch.promote([slow!.id])
+        assert.deepInclude(yield* found(store, slow!.id), { state: "ready", attempts: 0 })
+        yield* batch.settle([{ _tag: "Completed", id: fast!.id }])
+      }))
+      assert.deepInclude(yield* found(store, slow!.id), { state: "running", attempts: 1, lockedBy: pool })
+      assert.deepStrictEqual(yield* store.settle(pool, [{ _tag: "Completed", id: slow!.id }]), new Set([slow!.id]))
+    }))
+
+  it.effect("leaves everything as it was when its scope closes without a settle", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 3))
+      const scope = yield* Scope.make()
+      const batch = yield* Scope.provide(store.batch({ pool, tasks: [task], limit: 3 }), scope)
+      yield* batch.promote([jobs[0]!.id])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(yield* all(store, task), jobs)
+      assert.lengthOf((yield* store.claim({ pool, tasks: [task], limit: 3 })).jobs, 3)
+    }))
+
+  it.effect("leaves everything as it was when its process dies", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 3))
+      yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 3 })
+        yield* batch.promote([jobs[0]!.id])
+        yield* severOther
+        assert.strictEqual(
+          (yield* Effect.flip(batch.settle([{ _tag: "Completed", id: jobs[1]!.id }])))._tag,
+          "KongTaskError"
+        )
+      }))
+      assert.deepStrictEqual(yield* all(store, task), jobs)
+      assert.lengthOf((yield* store.claim({ pool, tasks: [task], limit: 3 })).jobs, 3)
+      assert.lengthOf(yield* eventually(all(other, task)), 3)
+    }))
+
+  it.effect("is not seen by what the caller does beside it", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      yield* store.addMany(specs(task, 2))
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* store.batch({ pool, tasks: [task], limit: 2 })
+        yield* store.add(spec(task))
+      }))
+      assert.strictEqual(yield* store.count({ tasks: [task] }), 3)
+    }))
+
+  it.effect("makes whoever takes a job back wait, then sees what became of it", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const [promoted, left] = yield* store.addMany([spec(task, { key: unique("key") }), spec(task)])
+      const [first, second] = yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* store.batch({ pool, tasks: [task], limit: 2 })
+        const removals = [
+          yield* Effect.forkDetach(store.remove({ key: promoted!.key! }), { startImmediately: true }),
+          yield* Effect.forkDetach(store.remove({ id: left!.id }), { startImmediately: true })
+        ] as const
+        yield* batch.promote([promoted!.id])
+        yield* batch.settle([])
+        return removals
+      }))
+      assert.deepInclude(Option.getOrThrow(yield* Fiber.join(first)), {
+        id: promoted!.id,
+        state: "running",
+        attempts: 25
+      })
+      assert.deepStrictEqual(yield* Fiber.join(second), Option.some(left!))
+      assert.deepInclude(yield* found(store, promoted!.id), { state: "running", lockedBy: pool, key: undefined })
+    }))
+
+  it.effect("never hands a job out twice, several at once, beside claims", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 400))
+      const got: Array<string> = []
+      const batches = Effect.gen(function*() {
+        let seen = 1
+        while (seen > 0 || (yield* store.count({ tasks: [task], states: ["ready"] })) > 0) {
+          seen = yield* Effect.scoped(Effect.gen(function*() {
+            const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 9 })
+            got.push(...ids(batch.jobs))
+            yield* batch.settle(batch.jobs.map(({ id }) => ({ _tag: "Completed", id })))
+            return batch.jobs.length
+          }))
+        }
+      })
+      const claims = Effect.gen(function*() {
+        while (true) {
+          const claim = yield* store.claim({ pool, tasks: [task], limit: 5 })
+          got.push(...ids(claim.jobs))
+          if (claim.jobs.length === 0 && !claim.contended) return
+        }
+      })
+      yield* Effect.all([batches, batches, batches, claims], { concurrency: "unbounded" })
+      assert.strictEqual(got.length, jobs.length)
+      assert.deepStrictEqual(got.toSorted(), ids(jobs).toSorted())
+    }))
+}
+
+/** What stands in for all of the above where a job cannot be held by a row lock. */
+export const noBatching = (it: It) => {
+  it.effect("is refused where a job cannot be held by a row lock", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const exit = yield* Effect.exit(Effect.scoped(store.batch({ pool, tasks: [task], limit: 1 })))
+      assert.isTrue(Exit.hasDies(exit))
+    }))
+}
