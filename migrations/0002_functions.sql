@@ -186,7 +186,8 @@ begin
     else
       if held.id is not null then
         update :schema._private_jobs as job
-        set key = null, attempts = job.max_attempts, updated_at = now()
+        set key = null, attempts = job.max_attempts,
+          updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
         where job.id = held.id;
       end if;
 
@@ -445,7 +446,8 @@ begin
     perform :schema._private_kongtask_notify(-1);
   else
     update :schema._private_jobs as job
-    set key = null, attempts = job.max_attempts, updated_at = now()
+    set key = null, attempts = job.max_attempts,
+      updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
     where job.id = target.id
     returning * into target;
   end if;

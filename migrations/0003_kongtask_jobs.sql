@@ -113,7 +113,8 @@ left join :schema._private_job_queues as queue on queue.id = job.job_queue_id;
 -- Indexes: jobs_claim_index (task_id, priority, run_at, id) holds the available jobs without a queue, jobs_queue_index
 -- (job_queue_id, priority, run_at, id) those with one; is_available means not locked and attempts left.
 
--- Claims due jobs. One row a claimed job, or one row that says why there is none.
+-- Claims due jobs. One row a claimed job, or one row that says why there is none. Beyond the first `max_start` no job on
+-- its last attempt is taken: it would wait for its turn, and a crash in the meantime would be the end of it.
 --
 -- Plan: `lanes` finds the priorities in use of each task by a few probes of jobs_claim_index; `heads` takes the oldest
 -- due job of each lane and so puts the lanes in order; `free` walks the lanes in that order, each from its oldest due
@@ -124,7 +125,9 @@ left join :schema._private_job_queues as queue on queue.id = job.job_queue_id;
 --
 -- Locks: the claimed jobs, the queues of those that have one, and the pool's own row against being declared dead; a
 -- pool that is not registered any more gets nothing, for nobody would release it.
-create or replace function :schema._private_kongtask_claim(pool text, task_names text[], max_jobs int)
+create or replace function :schema._private_kongtask_claim(
+  pool text, task_names text[], max_jobs int, max_start int
+)
 returns table (
   id text, task text, payload text, queue_name text, priority int, run_at float8, attempts int, max_attempts int,
   last_error text, created_at float8, key text, revision int, flags text,
@@ -164,10 +167,10 @@ begin
     ) as head
     order by lanes.priority, head.run_at
   ), free as materialized (
-    select job.id, job.priority, job.run_at
+    select job.id, job.priority, job.run_at, job.is_last
     from heads
     cross join lateral (
-      select id, priority, run_at from :schema._private_jobs
+      select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
         and run_at <= now()
       order by run_at, id limit max_jobs
@@ -207,7 +210,7 @@ begin
     ) as head
     order by priority, run_at, id
   ), queued as materialized (
-    select job.id, job.priority, job.run_at
+    select job.id, job.priority, job.run_at, job.is_last
     from queue_heads as head
     cross join lateral (
       select id from :schema._private_job_queues
@@ -215,15 +218,18 @@ begin
       for update skip locked
     ) as queue
     cross join lateral (
-      select id, priority, run_at from :schema._private_jobs
+      select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
       where id = head.id and job_queue_id = queue.id and is_available and run_at <= now()
         and task_id in (select tasks.id from tasks)
       for update skip locked
     ) as job
     limit max_jobs
   ), chosen as materialized (
-    select id from (select * from free union all select * from queued) as candidate
-    order by priority, run_at, id limit max_jobs
+    select id from (
+      select id, is_last, row_number() over (order by priority, run_at, id) as place
+      from (select * from free union all select * from queued) as candidate
+    ) as candidate
+    where place <= max_jobs and (place <= max_start or not is_last)
   ), holder as materialized (
     select from :schema._private_kongtask_pools
     where id = pool and exists (select from chosen)

@@ -225,7 +225,10 @@ export interface Store {
     target: { readonly id: Job.JobId } | { readonly key: string }
   ) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 
-  /** Claims due jobs. One statement, committed at once. */
+  /**
+   * Claims due jobs. One statement, committed at once. A pool that is not registered gets nothing, for nobody would
+   * release it.
+   */
   readonly claim: (request: ClaimRequest) => Effect.Effect<Claim, KongTaskError>
 
   /** Holds due jobs by row locks only, while the scope is open. Needs `capabilities.batch`; dies without it. */
@@ -253,8 +256,11 @@ export interface Store {
   /** Confirms that a pool is alive and looks for dead ones. One statement. */
   readonly heartbeat: (pool: string) => Effect.Effect<Heartbeat, KongTaskError>
 
-  /** Forgets a pool that has stopped, and releases uncharged whatever it still holds. */
-  readonly deregisterPool: (pool: string) => Effect.Effect<void, KongTaskError>
+  /**
+   * Forgets a pool that has stopped, and releases uncharged whatever it still holds, which scans the jobs once;
+   * `mayHold: false` says that it holds nothing, and spares the scan. Default: true.
+   */
+  readonly deregisterPool: (pool: string, mayHold?: boolean) => Effect.Effect<void, KongTaskError>
 
   /**
    * Declares pools dead and releases their jobs and queues at once; the attempt

@@ -151,6 +151,20 @@ describe("a job's way through the worker", () => {
       expect(most).toBe(4)
     }))
 
+  test("is as quick with jobs on their last attempt, which are never prefetched", () =>
+    Effect.gen(function*() {
+      yield* Queue.addMany(
+        Array.from({ length: 400 }, (_, n) => Step.request({ n }, { maxAttempts: n < 200 ? 25 : 1 }))
+      )
+      const events = yield* Test.watch
+      const summary = yield* Worker.runOnce({ ...unpolled, tasks: [Step], concurrency: 2 }).pipe(
+        Effect.provide(Step.toLayer(() => Effect.yieldNow))
+      )
+      expect(summary.completed).toBe(400)
+      const idle = (yield* events.rest).filter((event) => event._tag === "PoolIdle")
+      expect(idle.length).toBeLessThan(20)
+    }))
+
   test("keeps the order of priority, time and id at concurrency 1", () =>
     Effect.gen(function*() {
       const ran: Array<number> = []

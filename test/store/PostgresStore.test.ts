@@ -194,7 +194,7 @@ describe("a claim", () => {
     `insert into ${jobs} (task_id, job_queue_id, run_at) select 1, 1, now() - interval '1 day' from generate_series(1, 20000)`
   ]
   const claim = `explain (analyze, buffers, format json)
-    select * from graphile_worker._private_kongtask_claim('kongtask-pool', '{mine}', 10)`
+    select * from graphile_worker._private_kongtask_claim('kongtask-pool', '{mine}', 10, 10)`
 
   /** The blocks that a claim touches in a session that has planned it, and how often it reads the jobs in whole. */
   const measure = Effect.fnUntraced(function*(session: Effect.Success<PgClient.PgClient["reserve"]>) {

@@ -55,6 +55,23 @@ export const claiming = (it: It) => {
       assert.strictEqual((yield* found(store, first.id)).attempts, 2)
     }))
 
+  it.effect("takes jobs on their last attempt only among those that start at once", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const added = yield* store.addMany([
+        spec(task, { maxAttempts: 1 }),
+        spec(task),
+        spec(task, { maxAttempts: 1, queueName: unique("queue") }),
+        spec(task, { maxAttempts: 2 })
+      ])
+      const first = yield* store.claim({ pool, tasks: [task], limit: 4, start: 1 })
+      assert.deepStrictEqual(ids(first.jobs), [added[0]!.id, added[1]!.id, added[3]!.id])
+      const second = yield* store.claim({ pool, tasks: [task], limit: 4, start: 0 })
+      assert.deepStrictEqual(second.jobs, [])
+      const third = yield* store.claim({ pool, tasks: [task], limit: 4, start: 1 })
+      assert.deepStrictEqual(ids(third.jobs), [added[2]!.id])
+    }))
+
   it.effect("takes smaller priorities first, then earlier times, then smaller ids", () =>
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene

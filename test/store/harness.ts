@@ -9,7 +9,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Job from "../../src/Job.ts"
 import type { JobSpec, Store } from "../../src/JobStore.ts"
-import { eventually } from "../support/events.ts"
 
 /** Two stores on one empty, migrated database. */
 export interface Shape {
@@ -104,15 +103,6 @@ export const found = (store: Store, id: Job.JobId): Effect.Effect<Job.Job> =>
     Effect.orDie,
     Effect.flatMap((job) => job._tag === "Some" ? Effect.succeed(job.value) : Effect.die(new Error(`no job ${id}`)))
   )
-
-/** Waits until the database's clock, which may be as coarse as a millisecond, says another time than at the claim. */
-export const afterClaim = Effect.fnUntraced(function*(store: Store, id: Job.JobId) {
-  const { lockedAt } = yield* found(store, id)
-  yield* eventually(
-    Effect.map(store.add(spec(unique("task"))), ({ createdAt }) => millis(createdAt) > millis(lockedAt)),
-    { what: "a later time", every: "1 millis" }
-  )
-})
 
 /** All jobs of a task. */
 export const all = (store: Store, task: string) => store.list({ tasks: [task] }, { limit: 10_000 })

@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { Store } from "../../src/JobStore.ts"
 import { eventually, pause } from "../support/events.ts"
-import { afterClaim, found, Harness, ids, type It, makePool, running, scene, spec, unique } from "./harness.ts"
+import { found, Harness, ids, type It, makePool, running, scene, spec, unique } from "./harness.ts"
 
 /** Long enough to be seen before it runs out on a busy machine, short enough to wait for. */
 const shortLease = 1500
@@ -161,7 +161,6 @@ export const pools = (it: It) => {
       const queued = yield* running(store, pool, task, { queueName: unique("queue"), maxAttempts: 1 })
       const key = unique("key")
       const superseded = yield* running(store, pool, task, { key, maxAttempts: 1 })
-      yield* afterClaim(store, superseded.id)
       yield* store.remove({ key })
       const foreign = yield* running(store, otherPool, task)
       yield* store.deregisterPool(pool)

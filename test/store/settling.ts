@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Job from "../../src/Job.ts"
 import type { Settlement } from "../../src/JobStore.ts"
-import { afterClaim, all, found, ids, type It, millis, running, scene, spec, specs, unique } from "./harness.ts"
+import { all, found, ids, type It, millis, running, scene, spec, specs, unique } from "./harness.ts"
 
 const completed = (id: Job.JobId): Settlement => ({ _tag: "Completed", id })
 const failure = (id: Job.JobId, retryIn?: number): Settlement => ({ _tag: "Failed", id, error: "broken", retryIn })
@@ -141,7 +141,6 @@ export const settling = (it: It) => {
           for (const end of endings) {
             const key = unique("key")
             const old = yield* running(store, pool, task, { key, maxAttempts })
-            yield* afterClaim(store, old.id)
             yield* supersede === "replace"
               ? store.add(spec(task, { key, delay: 60_000 }))
               : store.remove({ key })

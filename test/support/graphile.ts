@@ -5,7 +5,15 @@ import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
-import { Logger, makeWorkerUtils, run, runMigrations, type TaskList, type WorkerUtils } from "graphile-worker"
+import {
+  Logger,
+  makeWorkerUtils,
+  run,
+  runMigrations,
+  type RunnerOptions,
+  type TaskList,
+  type WorkerUtils
+} from "graphile-worker"
 import { randomBytes } from "node:crypto"
 import { readFileSync } from "node:fs"
 import { asOneStatement } from "../../src/internal/postgres/scripts.ts"
@@ -62,11 +70,16 @@ export interface Target {
   readonly sql: PgClient.PgClient
 }
 
+/** What its documents recommend for high rates: jobs are fetched ahead, and completed and failed in batches. */
+export const batched: Pick<RunnerOptions, "preset"> = {
+  preset: { worker: { localQueue: { size: 100 }, completeJobBatchDelay: 0, failJobBatchDelay: 0 } }
+}
+
 /** Runs graphile-worker's workers with their default settings, but a shorter poll interval, until the scope closes. */
 export const start = (
   { sql, url }: Target,
   taskList: TaskList,
-  options: { readonly concurrency?: number; readonly schema?: string } = {}
+  options: Pick<RunnerOptions, "concurrency" | "schema" | "preset" | "parsedCronItems"> = {}
 ): Effect.Effect<void, never, Scope.Scope> => {
   const { connectionString, name } = named(url)
   return Effect.asVoid(Effect.acquireRelease(

@@ -112,11 +112,11 @@ export const make = (schema: string) => ({
     join ${schema}._private_tasks as task on task.id = job.task_id
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
 
-  /** $1 pool, $2 tasks, $3 limit. One row a claimed job, or one row that says why there is none. */
+  /** $1 pool, $2 tasks, $3 limit, $4 how many start at once. One row a claimed job, or one that says why there is none. */
   claim: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
       flags, contended, next_due_in
-    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int)`,
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int)`,
 
   /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. */
   lockBatch: `

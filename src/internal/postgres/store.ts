@@ -4,13 +4,13 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Reactivity from "effect/reactivity/Reactivity"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as Job from "../../Job.ts"
 import type { ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
+import { derive } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import { quoteIdentifier, validateSchemaName } from "./schema.ts"
 import * as Statements from "./statements.ts"
@@ -138,8 +138,10 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
   const sql = client.withoutTransforms()
   const statements = Statements.make(quoteIdentifier(schema))
 
+  const failure = (operation: string) => fromSqlError(operation, schema)
+
   const run = <Row extends object>(operation: string, text: string, params: ReadonlyArray<unknown>) =>
-    Effect.mapError(sql.unsafe<Row>(text, params), fromSqlError(operation))
+    Effect.mapError(sql.unsafe<Row>(text, params), failure(operation))
 
   /** A write inside another client's transaction would silently be none of it. */
   const joinsOnlyOwn = <A, E, R>(write: Effect.Effect<A, E, R>): Effect.Effect<A, E | KongTaskError, R> =>
@@ -184,8 +186,8 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     return rows.map(toJob)
   }, (effect, specs) => joinsOnlyOwn(Effect.mapError(effect, fromAddError(specs))))
 
-  const claim: Store["claim"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
-    const rows = yield* run<ClaimRow>("claim", statements.claim, [pool, tasks, limit])
+  const claim: Store["claim"] = Effect.fnUntraced(function*({ limit, pool, start, tasks }) {
+    const rows = yield* run<ClaimRow>("claim", statements.claim, [pool, tasks, limit, start ?? limit])
     const claimed: Array<ClaimedRow> = []
     let contended = false
     let nextDueIn: number | undefined
@@ -202,9 +204,9 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
 
   const batch: Store["batch"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
     if (isEmbedded(client)) return yield* Effect.die(new Error("JobStore.batch needs capabilities.batch"))
-    const connection = yield* Effect.mapError(sql.reserve, fromSqlError("batch"))
+    const connection = yield* Effect.mapError(sql.reserve, failure("batch"))
     const inBatch = (operation: string, text: string, params: ReadonlyArray<unknown> = []) =>
-      Effect.mapError(connection.execute(text, params, undefined), fromSqlError(operation))
+      Effect.mapError(connection.execute(text, params, undefined), failure(operation))
 
     let isOpen = true
     yield* Effect.acquireRelease(
@@ -282,13 +284,16 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
           deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool])
         })
       ),
-    deregisterPool: (pool) =>
-      sql.unsafe(statements.deregisterPool, [pool]).pipe(
-        Effect.andThen(sql.unsafe(statements.releaseUnknown, [pool, []])),
-        withTransaction(sql),
-        Effect.mapError(fromSqlError("deregister the pool")),
-        Effect.asVoid
-      ),
+    deregisterPool: (pool, mayHold = true) =>
+      (mayHold
+        ? Effect.andThen(
+          sql.unsafe(statements.deregisterPool, [pool]),
+          sql.unsafe(statements.releaseUnknown, [pool, []])
+        ).pipe(withTransaction(sql))
+        : sql.unsafe(statements.deregisterPool, [pool])).pipe(
+          Effect.mapError(failure("deregister the pool")),
+          Effect.asVoid
+        ),
     // Two statements: the second one sees the claims that the first one waited for.
     releasePools: (pools) =>
       Effect.gen(function*() {
@@ -302,7 +307,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
           [ids, pools === "all"]
         )
         return { pools: ids, released: rows[0]!.released, failed: rows[0]!.failed }
-      }).pipe(withTransaction(sql), Effect.mapError(fromSqlError("release dead pools"))),
+      }).pipe(withTransaction(sql), Effect.mapError(failure("release dead pools"))),
     notifications: client.listen(channel).pipe(
       Effect.map((queue) =>
         Stream.fromQueue(queue).pipe(
@@ -312,9 +317,12 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         )
       ),
       Stream.unwrap,
-      Stream.mapError(fromSqlError("listen"))
+      Stream.mapError(failure("listen"))
     ),
-    dedicated: Effect.map(dedicatedClient(client), (dedicated) => makeStore(dedicated, schema))
+    dedicated: Effect.map(
+      Effect.mapError(derive(client, dedicatedConnections), failure("connect")),
+      (dedicated) => makeStore(dedicated, schema)
+    )
   }
 }
 
@@ -326,15 +334,6 @@ const byOrder = (a: ClaimedRow, b: ClaimedRow): number =>
 const announcedCount = (payload: string | null | undefined): number => {
   const match = /"count"\s*:\s*(-?\d+)/.exec(payload ?? "")
   return match === null ? 1 : Number(match[1])
-}
-
-/** The settings of the user's client that say where and as whom, without those that change how rows are read. */
-const dedicatedClient = (client: PgClient.PgClient) => {
-  const { transformJson: _1, transformQueryNames: _2, transformResultNames: _3, types: _4, ...config } = client.config
-  return PgClient.make({ ...config, maxConnections: dedicatedConnections, applicationName: "kongtask" }).pipe(
-    Effect.mapError(fromSqlError("connect")),
-    Effect.provide(Reactivity.layer)
-  )
 }
 
 /** The store on PostgreSQL 12 and later. Opens nothing by itself. */

@@ -28,6 +28,8 @@ const maxWaitMillis = 500
 export interface Jobs {
   /** How many jobs the next claim should ask for, and how many of them could start at once. */
   readonly wanted: () => { readonly start: number; readonly limit: number }
+  /** Buffers nothing until a handler has ended: what is left to claim must not wait. */
+  readonly pausePrefetch: Effect.Effect<void>
   /** Waits until the next claim is worth while. Gives stale jobs back in the meantime. */
   readonly demand: Effect.Effect<void>
   /** Takes over claimed jobs: starts as many as can, and buffers the others. */
@@ -144,6 +146,9 @@ export const make = Effect.fnUntraced(function*(options: {
           ? hasDemand.await
           : Effect.andThen(Effect.timeoutOption(hasDemand.await, Duration.millis(maxWaitMillis)), giveBackStale)
       }
+    }),
+    pausePrefetch: Effect.sync(() => {
+      pace = 0
     }),
     accept: (jobs) =>
       Effect.sync(() => {

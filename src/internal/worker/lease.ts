@@ -28,16 +28,18 @@ export const acquire = Effect.fnUntraced(function*(options: {
   /** Tries again for as long as the failure is transient. */
   readonly persist: <A>(effect: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError>
   readonly onLost: Effect.Effect<void>
+  /** Whether the pool may still hold jobs at its end, which costs a scan of them all to find out. */
+  readonly mayHold: () => boolean
   /** Jobs of dead pools are available again. */
   readonly onReleased: Effect.Effect<void>
 }): Effect.fn.Return<Lease, KongTaskError, Scope.Scope> {
-  const { heartbeatInterval, id, lease, onLost, onReleased, persist, publish, store } = options
+  const { heartbeatInterval, id, lease, mayHold, onLost, onReleased, persist, publish, store } = options
   let isLost = false
 
   yield* Effect.acquireRelease(
     persist(store.registerPool(id, lease)),
     () =>
-      isLost ? Effect.void : store.deregisterPool(id).pipe(
+      isLost ? Effect.void : Effect.suspend(() => store.deregisterPool(id, mayHold())).pipe(
         Effect.catch((error) =>
           Effect.logWarning("The pool could not be deregistered; others will release it after its lease.", error)
         ),

@@ -13,6 +13,7 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { WorkerEvent } from "../../WorkerEvent.ts"
@@ -62,6 +63,9 @@ export const run = Effect.fnUntraced(function*(
   const ended = yield* Deferred.make<End, KongTaskError>()
   let completed = 0
   let failed = 0
+  // A claim that failed may have been committed all the same, and leave jobs that nobody runs.
+  let isInDoubt = false
+  let unsettled: () => ReadonlyArray<JobId> = () => []
 
   /** Tries again for as long as the database is away. */
   const persist = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
@@ -77,6 +81,7 @@ export const run = Effect.fnUntraced(function*(
     heartbeatInterval: settings.heartbeatInterval,
     publish,
     persist,
+    mayHold: () => isInDoubt || unsettled().length > 0,
     onLost: Effect.asVoid(Deferred.succeed(ended, { _tag: "Lost" })),
     onReleased: Effect.asVoid(wake.open)
   })
@@ -96,6 +101,8 @@ export const run = Effect.fnUntraced(function*(
         return once || settlement._tag === "Failed" || job.queueName !== undefined ? wake.open : Effect.void
       })
   })
+
+  unsettled = settler.unsettled
 
   const jobs = yield* Jobs.make({
     concurrency: settings.concurrency,
@@ -120,17 +127,16 @@ export const run = Effect.fnUntraced(function*(
     )
   }
 
-  // A claim that may have been committed without our knowing leaves jobs that nobody runs.
-  let isInDoubt = false
   const claim = Effect.gen(function*() {
     if (isInDoubt) {
       yield* store.releaseUnknown(id, [...jobs.ids(), ...settler.unsettled()])
       isInDoubt = false
     }
     wake.closeUnsafe()
-    const claimed = yield* store.claim({ pool: id, tasks, ...jobs.wanted() })
+    const wanted = jobs.wanted()
+    const claimed = yield* store.claim({ pool: id, tasks, ...wanted })
     yield* jobs.accept(claimed.jobs)
-    return claimed
+    return { ...claimed, start: wanted.start }
   }).pipe(
     Effect.tapError(() =>
       Effect.sync(() => {
@@ -155,8 +161,13 @@ export const run = Effect.fnUntraced(function*(
     while (true) {
       yield* jobs.demand
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
-      const { contended, jobs: claimed, nextDueIn } = yield* claim
+      const { contended, jobs: claimed, nextDueIn, start } = yield* claim
       if (claimed.length > 0) continue
+      // Due, but not to be had for the buffer: jobs on their last attempt.
+      if (contended && start === 0) {
+        yield* jobs.pausePrefetch
+        continue
+      }
       if (wasDrained && !contended) return yield* Deferred.succeed(ended, { _tag: "Drained", completed, failed })
       yield* idle(contended, nextDueIn)
     }
