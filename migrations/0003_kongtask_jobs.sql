@@ -410,8 +410,10 @@ begin
     set locked_by = null, locked_at = null,
       attempts = case when job.attempts = release.attempt
         then :schema._private_kongtask_uncharged(job.attempts, job.max_attempts, job.key, job.updated_at, job.locked_at)
-        else job.attempts end
-    from json_to_recordset(releases) as release (id int8, attempt int)
+        else job.attempts end,
+      run_at = case when release.delay is null then job.run_at
+        else clock_timestamp() + release.delay * interval '1 millisecond' end
+    from json_to_recordset(releases) as release (id int8, attempt int, delay float8)
     where job.id = release.id and job.locked_by = pool
     returning job.id, job.job_queue_id
   ), settled as (

@@ -8,7 +8,8 @@
  * @since 0.1.0
  */
 import type * as DateTime from "effect/DateTime"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 /**
@@ -165,6 +166,64 @@ export interface Running {
   /** What the previous attempt failed with. */
   readonly lastError: string | undefined
 }
+
+/**
+ * What `snooze` fails with. Not an error of the task: the worker understands it.
+ *
+ * @category control
+ * @since 0.1.0
+ */
+export class Snoozed extends Schema.TaggedError<Snoozed>("kongtask/Job/Snoozed")("Snoozed", {
+  delay: Schema.Duration
+}) {}
+
+/**
+ * What `cancel` fails with. Not an error of the task: the worker understands it.
+ *
+ * @category control
+ * @since 0.1.0
+ */
+export class Cancelled extends Schema.TaggedError<Cancelled>("kongtask/Job/Cancelled")("Cancelled", {
+  reason: Schema.UndefinedOr(Schema.String)
+}) {}
+
+/**
+ * The ways in which a handler may end a job beside success and its own errors.
+ *
+ * @category control
+ * @since 0.1.0
+ */
+export type Control = Snoozed | Cancelled
+
+/**
+ * Ends the attempt without counting it, and runs the job again after so long:
+ * for a handler that finds that it is too early. Finite; negative counts as zero.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const Import = Task.make("import", { payload: { file: Schema.String } })
+ *
+ * const ImportLive = Import.toLayer(({ file }) => isComplete(file) ? load(file) : Job.snooze("5 minutes"))
+ * ```
+ *
+ * @category control
+ * @since 0.1.0
+ */
+export const snooze = (delay: Duration.Input): Effect.Effect<never, Snoozed> =>
+  Effect.suspend(() =>
+    Effect.fail(new Snoozed({ delay: Duration.max(Duration.fromInputUnsafe(delay), Duration.zero) }))
+  )
+
+/**
+ * Ends the job for good, neither completed nor failed: for a handler that finds
+ * that there is nothing to do any more. The job is deleted.
+ *
+ * @category control
+ * @since 0.1.0
+ */
+export const cancel = (reason?: string): Effect.Effect<never, Cancelled> =>
+  Effect.suspend(() => Effect.fail(new Cancelled({ reason })))
 
 /**
  * A job that cannot be added: a value out of range, too long, or not encodable.

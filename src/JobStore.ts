@@ -107,6 +107,10 @@ export type Settlement =
     /** Milliseconds until the next attempt; `undefined` fails the job for good. */
     readonly retryIn: number | undefined
   }
+  /** Ended for good, neither completed nor failed. */
+  | { readonly _tag: "Cancelled"; readonly id: Job.JobId; readonly reason: string | undefined }
+  /** Given back, due in so many milliseconds: the attempt is not charged. */
+  | { readonly _tag: "Snoozed"; readonly id: Job.JobId; readonly attempt: number; readonly delay: number }
   /** Given back: the attempt is not charged, unless somebody changed the job's attempts since. */
   | { readonly _tag: "Released"; readonly id: Job.JobId; readonly attempt: number }
 

@@ -31,6 +31,7 @@ import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Dump from "./internal/postgres/dump.ts"
 import { fromSqlError } from "./internal/postgres/errors.ts"
 import * as Migrations from "./internal/postgres/migrations.ts"
 import * as Plan from "./internal/postgres/plan.ts"
@@ -190,6 +191,11 @@ const make = Effect.fnUntraced(function*(options: MigratorOptions) {
         )
     )
 
+  const refuseMissing = ({ applied }: MigrationStatus) =>
+    applied.length > 0
+      ? Effect.void
+      : Effect.fail(new KongTaskError({ reason: new SchemaMissing({ schema, pending: [] }) }))
+
   const migrate = Effect.gen(function*() {
     yield* refuseTransaction("migrate")
     const applied: Array<Migration> = []
@@ -226,13 +232,16 @@ const make = Effect.fnUntraced(function*(options: MigratorOptions) {
     const dropped = yield* Migrations.dropInterop(
       target,
       Effect.fnUntraced(function*(inspection) {
-        const { applied } = yield* Plan.usableStatusOf(settings, scripts, inspection)
-        if (applied.length === 0) {
-          return yield* new KongTaskError({ reason: new SchemaMissing({ schema, pending: [] }) })
-        }
+        yield* refuseMissing(yield* Plan.usableStatusOf(settings, scripts, inspection))
       })
     )
     return { schema, dropped }
+  })
+
+  const dump = Effect.gen(function*() {
+    const inspection = yield* inspect
+    yield* refuseMissing(yield* Plan.statusOf(settings, scripts, inspection))
+    return yield* Effect.mapError(Dump.print(target.sql, schema), fromSqlError("print the schema", schema))
   })
 
   const attributes = { schema }
@@ -243,6 +252,7 @@ const make = Effect.fnUntraced(function*(options: MigratorOptions) {
     migrate: Effect.withSpan(migrate, "Migrator.migrate", { attributes }),
     status: Effect.withSpan(status, "Migrator.status", { attributes }),
     verify: Effect.withSpan(verify, "Migrator.verify", { attributes }),
+    dump: Effect.withSpan(dump, "Migrator.dump", { attributes }),
     finishAdoption: Effect.withSpan(finishAdoption, "Migrator.finishAdoption", { attributes })
   })
 })
@@ -298,6 +308,29 @@ export class Migrator extends Context.Service<Migrator, {
    */
   readonly verify: Effect.Effect<void, KongTaskError>
   /**
+   * Prints the schema as the SQL that makes it: for a review, for a comparison of
+   * two databases, or to install it by other means than `migrate`. The package has
+   * that of a new schema in `migrations/schema.sql`.
+   *
+   * **Details**
+   *
+   * Executed in an empty database of the same or a newer PostgreSQL, it gives a
+   * schema that `verify` accepts, without jobs. It has the types, tables,
+   * functions, views, indexes, triggers and comments, which tables have row level
+   * security, and the rows that say which migrations are applied; in a fixed order,
+   * so that equal schemas give equal texts on one major version. Another one may
+   * word a view differently (16 writes the columns of a single table without its
+   * name) and, before 14, `extract`. It has no owners, privileges and policies,
+   * which name the roles of one server.
+   *
+   * Up to four reads, and twelve in a transaction that is rolled back, or in a
+   * savepoint of the transaction that is open on the client; some 20 milliseconds,
+   * however many jobs there are. It changes nothing and waits for nothing but DDL.
+   *
+   * Fails with `SchemaMissing` where nothing is applied yet.
+   */
+  readonly dump: Effect.Effect<string, KongTaskError>
+  /**
    * Drops the two indexes that only graphile-worker's claims use, once its last
    * worker is gone. Nothing else changes: its producers can go on, and its workers
    * could too, but would read all jobs for each claim.
@@ -349,6 +382,14 @@ export const status: Effect.Effect<MigrationStatus, KongTaskError, Migrator> = M
  * @since 0.1.0
  */
 export const verify: Effect.Effect<void, KongTaskError, Migrator> = Migrator.use((migrator) => migrator.verify)
+
+/**
+ * Prints the schema as the SQL that makes it; see `Migrator.dump`.
+ *
+ * @category migrating
+ * @since 0.1.0
+ */
+export const dump: Effect.Effect<string, KongTaskError, Migrator> = Migrator.use((migrator) => migrator.dump)
 
 /**
  * Drops the indexes that only graphile-worker uses; see `Migrator.finishAdoption`.

@@ -60,7 +60,8 @@ export interface HandlerOptions<E> {
 }
 
 /**
- * Runs one job of a task. `Scope` is provided for each attempt.
+ * Runs one job of a task. `Scope` is provided for each attempt. Beside the
+ * task's own errors it may fail with `Job.snooze` and `Job.cancel`.
  *
  * @category models
  * @since 0.1.0
@@ -68,7 +69,7 @@ export interface HandlerOptions<E> {
 export type HandlerFn<Payload, Success, Error, R> = (
   payload: Payload,
   job: Job.Running
-) => Effect.Effect<Success, Error, R>
+) => Effect.Effect<Success, Error | Job.Control, R>
 
 /**
  * The service that a task's handler is: `task.toLayer` provides it, a worker

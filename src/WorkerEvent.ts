@@ -21,9 +21,11 @@ import type { KongTaskError } from "./KongTaskError.ts"
  * - `PoolStopped`: everything is settled or given back
  * - `PoolLost`: it was declared dead, or could not confirm its lease; its handlers are interrupted and their outcomes
  *   dropped, and the worker goes on as a new pool
+ * - `PoolBlocked`: the process's event loop stood still for so long that the lease was at risk; a handler computes
+ *   without ever giving way, and should run in a worker thread or yield
  * - `PoolsReleased`: it released the jobs of dead pools
  * - `JobStarted`: a handler begins an attempt
- * - `JobCompleted`, `JobFailed`, `JobReleased`: the outcome is recorded in the database
+ * - `JobCompleted`, `JobFailed`, `JobSnoozed`, `JobCancelled`, `JobReleased`: the outcome is recorded in the database
  * - `JobLost`: the outcome was not recorded, because the job was not this pool's any more
  * - `DatabaseUnavailable`: a statement of the pool's own failed; it is tried again while the error is transient
  *
@@ -37,6 +39,7 @@ export type WorkerEvent = Data.TaggedEnum<{
   PoolStopping: { readonly pool: string; readonly running: number }
   PoolStopped: { readonly pool: string }
   PoolLost: { readonly pool: string; readonly reason: string }
+  PoolBlocked: { readonly pool: string; readonly blocked: Duration.Duration }
   PoolsReleased: { readonly pool: string; readonly recovery: Recovery }
   JobStarted: { readonly pool: string; readonly job: Job.Running }
   JobCompleted: { readonly pool: string; readonly job: Job.Running }
@@ -48,6 +51,8 @@ export type WorkerEvent = Data.TaggedEnum<{
     /** The time until the next attempt; `undefined` when the job has failed for good. */
     readonly retryIn: Duration.Duration | undefined
   }
+  JobSnoozed: { readonly pool: string; readonly job: Job.Running; readonly delay: Duration.Duration }
+  JobCancelled: { readonly pool: string; readonly job: Job.Running; readonly reason: string | undefined }
   JobReleased: { readonly pool: string; readonly job: Job.Running }
   JobLost: { readonly pool: string; readonly job: Job.Running }
   DatabaseUnavailable: { readonly pool: string; readonly error: KongTaskError }

@@ -15,7 +15,7 @@ import {
   type Scope
 } from "effect"
 import { SqlClient } from "effect/sql"
-import { type Job, Queue, Retry, Task, Worker } from "kongtask"
+import { Job, Queue, Retry, Task, Worker } from "kongtask"
 import { dedicatedServer, terminateBackends } from "./support/database.ts"
 import { eventually } from "./support/events.ts"
 import * as Test from "./support/kongtask.ts"
@@ -326,6 +326,34 @@ describe("failures", () => {
       expect(job!.lastError).toMatch(/^InvalidResult: /)
     }))
 
+  test("a snooze does not count, and comes back in its time; a cancel ends the job", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const snoozed = yield* Queue.add(Step, { n: 0 }, { maxAttempts: 1, queueName: "serial" })
+      const cancelled = yield* Queue.add(Step, { n: 1 })
+      const attempts: Array<number> = []
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer(({ n }, job) => {
+          if (n === 1) return Job.cancel("nothing to do")
+          return attempts.push(job.attempt) === 1 ? Job.snooze("50 millis") : Effect.void
+        })
+      )
+      expect((yield* events.next("JobCompleted")).job.id).toBe(snoozed.id)
+      expect(attempts).toEqual([1, 1])
+      expect(yield* Queue.get(cancelled.id)).toEqual(Option.none())
+    }))
+
+  test("a snooze that nobody waits for is scheduled", () =>
+    Effect.gen(function*() {
+      const job = yield* Queue.add(Step, { n: 0 })
+      const summary = yield* Worker.runOnce({ tasks: [Step] }).pipe(
+        Effect.provide(Step.toLayer(() => Job.snooze("1 hour")))
+      )
+      expect(summary).toEqual({ completed: 0, failed: 0 })
+      expect(yield* jobOf(job.id)).toMatchObject({ state: "scheduled", attempts: 0, lockedBy: undefined })
+    }))
+
   test("a retry policy that dies is replaced by the default one", () =>
     Effect.gen(function*() {
       const job = yield* Queue.add(Step, { n: 1 })
@@ -497,6 +525,23 @@ describe("trouble with the database", () => {
       const completed = yield* events.next("JobCompleted")
       expect(completed.pool).not.toBe(pool)
       expect(completed.job).toMatchObject({ id: job.id, attempt: 2 })
+    }))
+
+  test("warns when the event loop was blocked for so long that the lease was at risk", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      yield* Queue.add(Step, { n: 1 })
+      yield* start(
+        { tasks: [Step], lease: "1 second", heartbeatInterval: "100 millis" },
+        Step.toLayer(() =>
+          Effect.sync(() => {
+            const end = performance.now() + 600
+            while (performance.now() < end);
+          })
+        )
+      )
+      const { blocked } = yield* events.next("PoolBlocked")
+      expect(Duration.toMillis(blocked)).toBeGreaterThan(250)
     }))
 
   test("the outcome of a job that was taken away is not recorded", () =>

@@ -101,7 +101,7 @@ describe("toLayer", () => {
     Greet.toLayer(() => Effect.succeed({ words: "two" }))
     // @ts-expect-error Type '"TooShort"' is not assignable to type '"TooLong"'
     Greet.toLayer(() => Effect.fail({ _tag: "TooShort" as const, limit: 1 }))
-    // @ts-expect-error Type 'string' is not assignable to type 'never'
+    // @ts-expect-error Type 'string' is not assignable to type 'Control'
     Tick.toLayer(() => Effect.fail("no error was declared"))
     // @ts-expect-error is not assignable to
     Tick.toLayer(async () => {})

@@ -37,6 +37,9 @@ export const Ours = Task.make("ours", { payload: { n: Schema.Int } })
 export const Theirs = Task.make("theirs", { payload: { n: Schema.Int } })
 export const Both = Task.make("both", { payload: { n: Schema.Int } })
 
+/** The payloads of that range. */
+export const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => ({ n: from + i }))
+
 /** One start of a handler. */
 export interface Run {
   readonly by: "ours" | "theirs"
@@ -44,6 +47,11 @@ export interface Run {
   readonly id: string
   readonly n: number
   readonly attempt: number
+  readonly maxAttempts: number
+  readonly priority: number
+  readonly key: string | undefined
+  readonly flags: ReadonlyArray<string>
+  readonly runAt: number
   readonly lastError: string | undefined
 }
 
@@ -55,13 +63,24 @@ export const makeLedger = (work: (run: Run) => Promise<void> | void = () => {}) 
     await work(run)
   }
   const ours = ({ n }: { readonly n: number }, job: Job.Running) => {
-    const { attempt, id, lastError, task } = job
-    return Effect.promise(() => handle({ by: "ours", task, id, n, attempt, lastError }))
+    const { attempt, flags, id, key, lastError, maxAttempts, priority, runAt: { epochMilliseconds: runAt }, task } = job
+    const run = { task, id, n, attempt, maxAttempts, priority, key, flags, runAt, lastError }
+    return Effect.promise(() => handle({ by: "ours", ...run }))
   }
   const theirs: TheirTask = (payload, { job }) => {
-    const { attempts: attempt, id, last_error, task_identifier: task } = job
-    const { n } = payload as { readonly n: number }
-    return handle({ by: "theirs", task, id, n, attempt, lastError: last_error ?? undefined })
+    return handle({
+      by: "theirs",
+      task: job.task_identifier,
+      id: job.id,
+      n: (payload as { readonly n: number }).n,
+      attempt: job.attempts,
+      maxAttempts: job.max_attempts,
+      priority: job.priority,
+      key: job.key ?? undefined,
+      flags: Object.keys(job.flags ?? {}),
+      runAt: job.run_at.getTime(),
+      lastError: job.last_error ?? undefined
+    })
   }
   const runsOf = (task: string) => runs.filter((run) => run.task === task)
   return {
@@ -78,7 +97,7 @@ export const makeLedger = (work: (run: Run) => Promise<void> | void = () => {}) 
 /** Something that handlers wait for. */
 export const makeGate = () => {
   const { promise, resolve } = Promise.withResolvers<void>()
-  return { opened: promise, open: Effect.sync(resolve) }
+  return { opened: promise, open: () => resolve() }
 }
 
 /** Our worker of `Ours` and `Both`, until the scope closes. */

@@ -113,17 +113,21 @@ const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError): Job.I
 const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
   const failures: Array<{ readonly id: string; readonly error: string; readonly retry_in: number | null }> = []
-  const releases: Array<{ readonly id: string; readonly attempt: number }> = []
+  const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
   for (const settlement of settlements) {
     switch (settlement._tag) {
       case "Completed":
+      case "Cancelled":
         completed.push(settlement.id)
         break
       case "Failed":
         failures.push({ id: settlement.id, error: settlement.error, retry_in: settlement.retryIn ?? null })
         break
       case "Released":
-        releases.push({ id: settlement.id, attempt: settlement.attempt })
+        releases.push({ id: settlement.id, attempt: settlement.attempt, delay: null })
+        break
+      case "Snoozed":
+        releases.push({ id: settlement.id, attempt: settlement.attempt, delay: settlement.delay })
     }
   }
   return { completed, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }

@@ -8,6 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
+import * as Job from "../../Job.ts"
 import type { ClaimedJob, Settlement } from "../../JobStore.ts"
 import * as Retry from "../../Retry.ts"
 import type * as Task from "../../Task.ts"
@@ -98,6 +99,8 @@ export const makeRunner = ({ context, handler, options, task }: Task.Registratio
     attempt: Effect.fnUntraced(function*(job) {
       const exit = yield* Effect.exit(run(job))
       if (Exit.isSuccess(exit)) return { _tag: "Completed", id: job.id }
+      const control = controlOf(exit.cause)
+      if (control !== undefined) return settle(job, control)
       const { delay } = yield* decide(job, exit.cause)
       return {
         _tag: "Failed",
@@ -108,6 +111,19 @@ export const makeRunner = ({ context, handler, options, task }: Task.Registratio
     })
   }
 }
+
+/** `Job.snooze` and `Job.cancel` travel as failures of the handler. */
+const controlOf = (cause: Cause.Cause<AttemptError>): Job.Control | undefined => {
+  const error = cause.reasons.find(Cause.isFailReason)?.error
+  return error?._tag === "HandlerFailed" && (error.error instanceof Job.Snoozed || error.error instanceof Job.Cancelled)
+    ? error.error
+    : undefined
+}
+
+const settle = (job: ClaimedJob, control: Job.Control): Settlement =>
+  control._tag === "Cancelled"
+    ? { _tag: "Cancelled", id: job.id, reason: control.reason }
+    : { _tag: "Snoozed", id: job.id, attempt: job.attempt, delay: Duration.toMillis(control.delay) }
 
 /** The recorded text of a failed attempt: the error's tag and message, a defect with its stack. */
 const describe = (cause: Cause.Cause<AttemptError>): string => {

@@ -36,7 +36,8 @@ export interface Jobs {
   readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
   /** Every job that this pool knows it holds, but for its unsettled outcomes. */
   readonly ids: () => ReadonlyArray<JobId>
-  readonly running: () => number
+  /** The running jobs, each as its task and id. */
+  readonly running: () => ReadonlyArray<string>
   readonly isEmpty: () => boolean
 }
 
@@ -53,6 +54,7 @@ export const make = Effect.fnUntraced(function*(options: {
 }): Effect.fn.Return<Jobs, never, Scope.Scope> {
   const { concurrency, isLost, onOutcome, onStart, onStopping, runners, shutdownTimeout } = options
   const clock = yield* Clock.Clock
+  const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const hasDemand = yield* Latch.make(true)
   let buffer: Array<{ readonly job: ClaimedJob; readonly since: number }> = []
   let running = 0
@@ -61,9 +63,9 @@ export const make = Effect.fnUntraced(function*(options: {
   // The pace: jobs finished in 100 ms, averaged over the last claims.
   let pace = 0
   let finished = 0
-  let measuredAt = clock.currentTimeMillisUnsafe()
+  let measuredAt = nowMillis()
   const measure = () => {
-    const now = clock.currentTimeMillisUnsafe()
+    const now = nowMillis()
     const elapsed = now - measuredAt
     if (elapsed < 5) return
     pace = 0.5 * pace + 0.5 * Math.min(maxPrefetch, finished * prefetchMillis / elapsed)
@@ -71,6 +73,7 @@ export const make = Effect.fnUntraced(function*(options: {
     measuredAt = now
   }
 
+  const names = new Map<JobId, string>()
   const fibers = yield* FiberMap.make<JobId, void, never>()
   const fork = yield* FiberMap.runtime(fibers)<never>()
 
@@ -84,6 +87,7 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.map(Effect.exit(Effect.interruptible(runner.attempt(job))), (exit) => {
       running--
       finished++
+      names.delete(job.id)
       if (Exit.isSuccess(exit)) onOutcome({ job, settlement: exit.value })
       // Interrupted: at the shutdown it is given back; otherwise a newer claim of the same job took its place.
       else if (isStopping && !isLost()) release(job)
@@ -94,6 +98,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const runner = runners.get(job.task)
     if (runner === undefined) return release(job)
     running++
+    names.set(job.id, job.task)
     onStart(job)
     // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
     fork(job.id, run(job, runner), { uninterruptible: true })
@@ -111,7 +116,7 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const giveBackStale = Effect.sync(() => {
-    const now = clock.currentTimeMillisUnsafe()
+    const now = nowMillis()
     const stale = buffer.findIndex((entry) => now - entry.since < maxWaitMillis)
     const count = stale === -1 ? buffer.length : stale
     if (count === 0) return
@@ -152,12 +157,12 @@ export const make = Effect.fnUntraced(function*(options: {
     }),
     accept: (jobs) =>
       Effect.sync(() => {
-        const since = clock.currentTimeMillisUnsafe()
+        const since = nowMillis()
         buffer = buffer.concat(jobs.map((job) => ({ job, since })))
         fill()
       }),
     ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
-    running: () => running,
+    running: () => Array.from(names, ([id, task]) => `${task} ${id}`),
     isEmpty: () => running === 0 && buffer.length === 0
   }
 })

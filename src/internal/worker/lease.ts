@@ -7,6 +7,7 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Heartbeat, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
@@ -14,6 +15,9 @@ import { WorkerEvent } from "../../WorkerEvent.ts"
 
 /** A lease that could not be confirmed for this part of it is lost. */
 const safety = 0.8
+
+/** Milliseconds that pass whatever becomes of the wall clock. */
+const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 export interface Lease {
   readonly isLost: () => boolean
@@ -30,10 +34,12 @@ export const acquire = Effect.fnUntraced(function*(options: {
   readonly onLost: Effect.Effect<void>
   /** Whether the pool may still hold jobs at its end, which costs a scan of them all to find out. */
   readonly mayHold: () => boolean
+  /** What is running, for the warning that names it. */
+  readonly running: () => ReadonlyArray<string>
   /** Jobs of dead pools are available again. */
   readonly onReleased: Effect.Effect<void>
 }): Effect.fn.Return<Lease, KongTaskError, Scope.Scope> {
-  const { heartbeatInterval, id, lease, mayHold, onLost, onReleased, persist, publish, store } = options
+  const { heartbeatInterval, id, lease, mayHold, onLost, onReleased, persist, publish, running, store } = options
   let isLost = false
 
   yield* Effect.acquireRelease(
@@ -46,7 +52,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
         Effect.andThen(Effect.sync(() => publish(WorkerEvent.PoolStopped({ pool: id }))))
       )
   )
-  let confirmedAt = yield* Clock.currentTimeMillis
+  let confirmedAt = yield* monotonicMillis
   publish(WorkerEvent.PoolStarted({ pool: id }))
 
   const lose = (reason: string) =>
@@ -68,15 +74,15 @@ export const acquire = Effect.fnUntraced(function*(options: {
   })
 
   const beat = Effect.gen(function*() {
-    const heartbeat = yield* store.heartbeat(id)
-    if (!heartbeat.isAlive) return yield* lose("another pool declared it dead")
-    confirmedAt = yield* Clock.currentTimeMillis
-    return yield* releaseDead(heartbeat)
-  }).pipe(
     // A heartbeat that hangs must not keep the pool from knowing that its lease runs out.
-    Effect.timeoutOption(heartbeatInterval),
+    const heartbeat = yield* Effect.timeoutOption(store.heartbeat(id), heartbeatInterval)
+    if (Option.isNone(heartbeat)) return
+    if (!heartbeat.value.isAlive) return yield* lose("another pool declared it dead")
+    confirmedAt = yield* monotonicMillis
+    yield* releaseDead(heartbeat.value)
+  }).pipe(
     Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
-    Effect.andThen(Clock.currentTimeMillis),
+    Effect.andThen(monotonicMillis),
     Effect.flatMap((now) =>
       !isLost && now - confirmedAt > Duration.toMillis(lease) * safety
         ? lose("its lease could not be confirmed in time")
@@ -84,6 +90,22 @@ export const acquire = Effect.fnUntraced(function*(options: {
     )
   )
 
-  yield* Effect.forkScoped(Effect.forever(Effect.delay(beat, heartbeatInterval)))
+  // A beat that comes far too late means that the event loop was blocked, and with it everything that keeps the lease.
+  const watchedBeat = Effect.gen(function*() {
+    const asleepAt = yield* monotonicMillis
+    yield* Effect.sleep(heartbeatInterval)
+    const late = (yield* monotonicMillis) - asleepAt - Duration.toMillis(heartbeatInterval)
+    if (late > Duration.toMillis(lease) / 4) {
+      const blocked = Duration.format(Duration.millis(Math.round(late)))
+      yield* Effect.logWarning(
+        `The event loop was blocked for ${blocked}, and the lease is ${Duration.format(lease)}. Running: ${
+          running().join(", ") || "nothing"
+        }.`
+      )
+      publish(WorkerEvent.PoolBlocked({ pool: id, blocked: Duration.millis(late) }))
+    }
+    yield* beat
+  })
+  yield* Effect.forkScoped(Effect.forever(watchedBeat))
   return { isLost: () => isLost }
 })

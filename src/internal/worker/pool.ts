@@ -13,7 +13,6 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { WorkerEvent } from "../../WorkerEvent.ts"
@@ -65,7 +64,9 @@ export const run = Effect.fnUntraced(function*(
   let failed = 0
   // A claim that failed may have been committed all the same, and leave jobs that nobody runs.
   let isInDoubt = false
-  let unsettled: () => ReadonlyArray<JobId> = () => []
+  // What the lease asks of those that are acquired after it.
+  let hasUnsettled = () => false
+  let running: () => ReadonlyArray<string> = () => []
 
   /** Tries again for as long as the database is away. */
   const persist = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
@@ -81,8 +82,9 @@ export const run = Effect.fnUntraced(function*(
     heartbeatInterval: settings.heartbeatInterval,
     publish,
     persist,
-    mayHold: () => isInDoubt || unsettled().length > 0,
+    mayHold: () => isInDoubt || hasUnsettled(),
     onLost: Effect.asVoid(Deferred.succeed(ended, { _tag: "Lost" })),
+    running: () => running(),
     onReleased: Effect.asVoid(wake.open)
   })
 
@@ -98,11 +100,13 @@ export const run = Effect.fnUntraced(function*(
         if (settlement._tag === "Completed") completed++
         else if (settlement._tag === "Failed" && settlement.retryIn === undefined) failed++
         // A retry may be due before anything else; the next job of a queue is due now.
-        return once || settlement._tag === "Failed" || job.queueName !== undefined ? wake.open : Effect.void
+        return once || settlement._tag === "Failed" || settlement._tag === "Snoozed" || job.queueName !== undefined
+          ? wake.open
+          : Effect.void
       })
   })
 
-  unsettled = settler.unsettled
+  hasUnsettled = () => settler.unsettled().length > 0
 
   const jobs = yield* Jobs.make({
     concurrency: settings.concurrency,
@@ -113,6 +117,8 @@ export const run = Effect.fnUntraced(function*(
     onOutcome: settler.offer,
     onStopping: (running) => publish(WorkerEvent.PoolStopping({ pool: id, running }))
   })
+
+  running = jobs.running
 
   // While nobody listens, polling goes on.
   if (settings.listen && store.capabilities.notifications) {
@@ -184,6 +190,10 @@ const settledEvent = (pool: string, job: ClaimedJob, settlement: Settlement, isR
   switch (settlement._tag) {
     case "Completed":
       return WorkerEvent.JobCompleted({ pool, job })
+    case "Cancelled":
+      return WorkerEvent.JobCancelled({ pool, job, reason: settlement.reason })
+    case "Snoozed":
+      return WorkerEvent.JobSnoozed({ pool, job, delay: Duration.millis(settlement.delay) })
     case "Released":
       return WorkerEvent.JobReleased({ pool, job })
     case "Failed":
