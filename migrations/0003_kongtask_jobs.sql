@@ -83,6 +83,42 @@ begin
 end
 $body$;
 
+-- Ends the job that has this id, and returns it. One that nobody holds is deleted. One that runs is left to its pool, which
+-- is told to interrupt it; where the holder cannot be told (another system's), it loses its key and its remaining
+-- attempts. Locks the job. Requests whose job has ended otherwise are forgotten on the way.
+create or replace function :schema._private_kongtask_cancel(job_id bigint)
+returns setof :schema._private_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  target :schema._private_jobs;
+begin
+  select * into target from :schema._private_jobs as job where job.id = job_id for update;
+  if not found then
+    return;
+  end if;
+
+  delete from :schema._private_kongtask_cancellations as request
+  where not exists (select from :schema._private_jobs as job where job.id = request.job_id);
+
+  if target.locked_at is null or target.locked_at = 'infinity' then
+    delete from :schema._private_jobs as job where job.id = target.id;
+  elsif exists (select from :schema._private_kongtask_pools as pool where pool.id = target.locked_by) then
+    insert into :schema._private_kongtask_cancellations as request (job_id) values (target.id) on conflict do nothing;
+    perform pg_notify('jobs:insert', json_build_object('r', random(), 'count', 0, 'cancel', target.locked_by)::text);
+  else
+    update :schema._private_jobs as job
+    set key = null, attempts = job.max_attempts,
+      updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
+    where job.id = target.id
+    returning * into target;
+  end if;
+  return next target;
+end
+$body$;
+
 -- Every job with its names, its state and its payload: for people, and for Queue.get, list and count.
 create or replace view :schema.kongtask_jobs as
 select
@@ -381,7 +417,9 @@ $body$;
 
 -- Records outcomes of jobs that the pool holds, and answers their ids. Primary key; only rows that the pool holds, so it
 -- waits for nobody but an administrator. Released jobs are announced, since other pools may be idle.
-create or replace function :schema._private_kongtask_settle(pool text, completed_ids bigint[], failures json, releases json)
+create or replace function :schema._private_kongtask_settle(
+  pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json
+)
 returns setof bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -394,8 +432,10 @@ begin
   return query
   with completed as (
     delete from :schema._private_jobs
-    where id = any (completed_ids) and locked_by = pool
+    where id = any (completed_ids || cancelled_ids) and locked_by = pool
     returning id, job_queue_id
+  ), requests as (
+    delete from :schema._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
     update :schema._private_jobs as job
     set last_error = failure.error, updated_at = now(), locked_by = null, locked_at = null,

@@ -16,3 +16,11 @@ create table :schema._private_kongtask_pools (
 with (fillfactor = 50);
 
 alter table :schema._private_kongtask_pools enable row level security;
+
+-- Running jobs that somebody wants to end: the pool that holds one reads it with its heartbeat, at once when notified.
+create table :schema._private_kongtask_cancellations (
+  job_id bigint primary key,
+  requested_at timestamptz not null default now()
+);
+
+alter table :schema._private_kongtask_cancellations enable row level security;

@@ -169,6 +169,8 @@ export interface Heartbeat {
   readonly isAlive: boolean
   /** Pools whose lease has run out, to be given to `releasePools`. */
   readonly deadPools: ReadonlyArray<string>
+  /** Jobs of this pool that are to be cancelled: interrupted, and settled as such. */
+  readonly cancelled: ReadonlyArray<Job.JobId>
 }
 
 /**
@@ -185,6 +187,18 @@ export interface Recovery {
   /** Jobs that had no attempt left and have failed. */
   readonly failed: number
 }
+
+/**
+ * What a store announces.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Announcement =
+  | { readonly _tag: "Listening" }
+  | { readonly _tag: "JobsAdded"; readonly count: number }
+  /** The next heartbeat of that pool will name the job. */
+  | { readonly _tag: "CancellationRequested"; readonly pool: string }
 
 /**
  * What a store can do beyond the minimum.
@@ -230,6 +244,12 @@ export interface Store {
   ) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 
   /**
+   * Ends a job: deletes one that nobody holds (its state is then `cancelled`), asks the pool that runs it to interrupt it
+   * (`running`), or, where that pool cannot be asked, takes its key and its remaining attempts.
+   */
+  readonly cancel: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /**
    * Claims due jobs. One statement, committed at once. A pool that is not registered gets nothing, for nobody would
    * release it.
    */
@@ -257,7 +277,7 @@ export interface Store {
   /** Makes a pool known, with the time that it may be silent before it counts as dead. */
   readonly registerPool: (pool: string, lease: Duration.Duration) => Effect.Effect<void, KongTaskError>
 
-  /** Confirms that a pool is alive and looks for dead ones. One statement. */
+  /** Confirms that a pool is alive, looks for dead ones, and for jobs of its own to cancel. One statement. */
   readonly heartbeat: (pool: string) => Effect.Effect<Heartbeat, KongTaskError>
 
   /**
@@ -274,11 +294,11 @@ export interface Store {
   readonly releasePools: (pools: ReadonlyArray<string> | "all") => Effect.Effect<Recovery, KongTaskError>
 
   /**
-   * Announces added jobs: each element is how many. Fails when the connection is
-   * lost; running it again connects anew, and its first element (0) says that it
+   * Announces added jobs and requested cancellations. Fails when the connection is
+   * lost; running it again connects anew, and its first element says that it
    * listens.
    */
-  readonly notifications: Stream.Stream<number, KongTaskError>
+  readonly notifications: Stream.Stream<Announcement, KongTaskError>
 
   /** This store on a few connections of its own, which belong to the scope: for a worker. */
   readonly dedicated: Effect.Effect<Store, KongTaskError, Scope.Scope>

@@ -125,6 +125,22 @@ export class Queue extends Context.Service<Queue, {
   readonly remove: (
     target: Job.JobId | { readonly key: string }
   ) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /**
+   * Ends a job for good, on whatever machine it runs; `None` if it is not there.
+   *
+   * **Details**
+   *
+   * A job that nobody runs is deleted; the answer's state is `cancelled`. One
+   * that runs is interrupted there: its finalizers run, and then it is deleted.
+   * That takes as long as they do; the answer's state is `running`, and the
+   * worker tells by `JobCancelled`, or by `JobCompleted` where it was faster. A
+   * job that graphile-worker runs cannot be interrupted: it loses its key and its
+   * further attempts. One statement.
+   *
+   * Inside a transaction the worker is told when that commits.
+   */
+  readonly cancel: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 }>()("kongtask/Queue") {
   static readonly layer = (options?: Options): Layer.Layer<Queue, never, JobStore.JobStore> =>
     Layer.effect(
@@ -150,6 +166,7 @@ export class Queue extends Context.Service<Queue, {
             })
           ),
           count: Effect.fn("Queue.count")((filter) => store.count(names(filter ?? {}))),
+          cancel: Effect.fn("Queue.cancel")((id) => store.cancel(id)),
           remove: Effect.fn("Queue.remove")((target) =>
             store.remove(typeof target === "string" ? { id: target } : target)
           )
@@ -219,3 +236,12 @@ export const count = (filter?: Filter): Effect.Effect<number, KongTaskError, Que
 export const remove = (
   target: Job.JobId | { readonly key: string }
 ): Effect.Effect<Option.Option<Job.Job>, KongTaskError, Queue> => Effect.flatMap(Queue, (queue) => queue.remove(target))
+
+/**
+ * Ends a job for good, wherever it runs: `Queue.cancel` of the service.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const cancel = (id: Job.JobId): Effect.Effect<Option.Option<Job.Job>, KongTaskError, Queue> =>
+  Effect.flatMap(Queue, (queue) => queue.cancel(id))

@@ -51,9 +51,7 @@ for (const [schema, { adoptedFrom, layer }] of Object.entries(schemas)) {
         const options = { queueName: "queue", maxAttempts: 7, priority: -3, flags: ["a", "b"], runAt }
         const identifier = "ours"
 
-        const forOurs = yield* Effect.promise(() =>
-          utils.addJob("ours", { n: -1 }, { ...options, jobKey: "for ours" })
-        )
+        const forOurs = yield* Effect.promise(() => utils.addJob("ours", { n: -1 }, { ...options, jobKey: "for ours" }))
         yield* Effect.promise(() => utils.addJobs(range(0, 50).map((payload) => ({ identifier, payload }))))
         yield* Effect.promise(() => utils.addJobs([{ ...options, identifier, payload: { n: -2 }, jobKey: "of many" }]))
         const forTheirs = yield* Queue.add(Theirs, { n: -1 }, { ...options, jobKey: "for theirs" })
@@ -85,9 +83,7 @@ for (const [schema, { adoptedFrom, layer }] of Object.entries(schemas)) {
         const ids = new Set<string>()
         const addTheirWay = (identifier: string, from: number) =>
           Effect.map(
-            Effect.promise(() =>
-              utils.addJobs(range(from, from + 500).map((payload) => ({ identifier, payload })))
-            ),
+            Effect.promise(() => utils.addJobs(range(from, from + 500).map((payload) => ({ identifier, payload })))),
             (jobs) => jobs.forEach(({ id }) => ids.add(id))
           )
         const addOurWay = (task: typeof Both | typeof Theirs, from: number) =>
@@ -239,7 +235,9 @@ for (const [schema, { adoptedFrom, layer }] of Object.entries(schemas)) {
         yield* eventually(Queue.count(), { until: (left) => left === 2 })
         assert.strictEqual(yield* Queue.count({ state: "failed" }), 2)
         const history = (id: string) =>
-          runs.filter((run) => run.id === id).map(({ attempt, by, lastError }) => [by, attempt, lastError !== undefined])
+          runs.filter((run) => run.id === id).map((
+            { attempt, by, lastError }
+          ) => [by, attempt, lastError !== undefined])
         assert.deepStrictEqual(history(first), [["ours", 1, false], ["theirs", 2, true]])
         assert.deepStrictEqual(history(second), [["theirs", 1, false], ["ours", 2, true]])
       }))
@@ -254,7 +252,8 @@ for (const [schema, { adoptedFrom, layer }] of Object.entries(schemas)) {
           yield* awaitRun(runs, n)
           return yield* eventually(jobOf(id), { until: ({ state }) => state === "running" })
         })
-        const recover = at.sql`update graphile_worker.jobs set locked_at = null, locked_by = null where locked_at is not null`
+        const recover = at
+          .sql`update graphile_worker.jobs set locked_at = null, locked_by = null where locked_at is not null`
         const recovered = Effect.fnUntraced(function*(id: string) {
           yield* recover
           yield* eventually(Queue.get(id as Job.JobId), { until: Option.isNone })

@@ -412,6 +412,46 @@ describe("waking up", () => {
     }))
 })
 
+describe("cancelling", () => {
+  test("ends waiting jobs at once, prefetched ones before they start, and running ones by interruption", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const gate = yield* Latch.make(false)
+      const finalized = yield* Deferred.make<void>()
+      const running = yield* Queue.add(Step, { n: 0 })
+      yield* start(
+        { tasks: [Step], concurrency: 1 },
+        Step.toLayer(({ n }) =>
+          n === 0
+            ? Effect.onInterrupt(Effect.never, () => Effect.andThen(gate.await, Deferred.succeed(finalized, undefined)))
+            : Effect.void
+        )
+      )
+      yield* events.next("JobStarted")
+      const waiting = yield* Queue.add(Step, { n: 1 })
+      expect(Option.getOrThrow(yield* Queue.cancel(waiting.id)).state).toBe("cancelled")
+      expect(Option.getOrThrow(yield* Queue.cancel(running.id)).state).toBe("running")
+      yield* gate.open
+      expect((yield* events.next("JobCancelled")).job.id).toBe(running.id)
+      yield* Deferred.await(finalized)
+      expect(yield* Queue.count()).toBe(0)
+      expect(yield* Queue.cancel(running.id)).toEqual(Option.none())
+    }))
+
+  test("inside a transaction that is rolled back asks for nothing", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      const finish = yield* Latch.make(false)
+      const job = yield* Queue.add(Step, { n: 0 })
+      yield* start({ tasks: [Step] }, Step.toLayer(() => finish.await))
+      yield* events.next("JobStarted")
+      yield* sql.withTransaction(Effect.andThen(Queue.cancel(job.id), Effect.fail("rolled back"))).pipe(Effect.ignore)
+      yield* finish.open
+      yield* events.next("JobCompleted")
+    }))
+})
+
 describe("shutdown", () => {
   test("waits for the running handlers and records their outcomes", () =>
     Effect.gen(function*() {

@@ -145,3 +145,20 @@ describe("a worker that gets SIGTERM", () => {
       expect((yield* child.exit).signal).toBe("SIGINT")
     }))
 })
+
+describe("a running job that is cancelled", () => {
+  test("is interrupted in the other process, and its finalizers run before it is gone", () =>
+    Effect.gen(function*() {
+      const child = yield* spawnWorker()
+      const job = yield* Queue.add(Act, { act: "hang" }, { queueName: "serial" })
+      const next = yield* Queue.add(Act, { act: "return" }, { queueName: "serial" })
+      yield* child.line(`running ${job.id}`)
+      const asked = Option.getOrThrow(yield* Queue.cancel(job.id))
+      expect(asked).toMatchObject({ id: job.id, state: "running" })
+      yield* child.line(`interrupted ${job.id}`)
+      yield* child.line("event JobCancelled")
+      yield* child.line(`ran ${next.id}`)
+      yield* child.line("event JobCompleted")
+      expect(yield* Queue.count()).toBe(0)
+    }))
+})

@@ -3,29 +3,30 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
-import type { Store } from "../../src/JobStore.ts"
+import type { Announcement, Store } from "../../src/JobStore.ts"
 import { within } from "../support/events.ts"
 import { type It, makePool, running, scene, spec, specs, unique } from "./harness.ts"
 
 /** Listens until the scope closes. `heard` waits until so many jobs in all were announced, then starts from zero. */
 const listen = Effect.fnUntraced(function*(store: Store) {
-  const queue = yield* Queue.unbounded<number>()
+  const queue = yield* Queue.unbounded<Announcement>()
   yield* store.notifications.pipe(
-    Stream.runForEach((count) => Queue.offer(queue, count)),
+    Stream.runForEach((announcement) => Queue.offer(queue, announcement)),
     Effect.forkScoped
   )
   const take = within(Queue.take(queue), "10 seconds", "an announcement")
-  assert.strictEqual(yield* take, 0)
+  assert.deepStrictEqual(yield* take, { _tag: "Listening" })
   const heard = Effect.fnUntraced(function*(jobs: number) {
     let sum = 0
     while (sum < jobs) {
-      const count = yield* take
-      assert.isAbove(count, 0)
-      sum += count
+      const announcement = yield* take
+      if (announcement._tag !== "JobsAdded") return yield* Effect.die(announcement)
+      assert.isAbove(announcement.count, 0)
+      sum += announcement.count
     }
     return sum
   })
-  return { heard, pending: Queue.size(queue) }
+  return { heard, take, pending: Queue.size(queue) }
 })
 
 export const notifications = (it: It) => {
@@ -67,6 +68,15 @@ export const notifications = (it: It) => {
       yield* store.claim({ pool, tasks: [task], limit: 1 })
       yield* store.deregisterPool(pool)
       assert.strictEqual(yield* heard(1), 1)
+    }))
+
+  it.effect("tell a pool that one of its jobs is to be cancelled", () =>
+    Effect.gen(function*() {
+      const { other, pool, store, task } = yield* scene
+      const job = yield* running(store, pool, task)
+      const { take } = yield* listen(store)
+      yield* other.cancel(job.id)
+      assert.deepStrictEqual(yield* take, { _tag: "CancellationRequested", pool })
     }))
 
   it.effect("announce the jobs of dead pools", () =>

@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type { Store } from "../../src/JobStore.ts"
 import { eventually, pause } from "../support/events.ts"
 import { found, Harness, ids, type It, makePool, running, scene, spec, unique } from "./harness.ts"
@@ -47,9 +48,13 @@ export const pools = (it: It) => {
   it.effect("are not alive without being registered, or after they have stopped", () =>
     Effect.gen(function*() {
       const { pool, store } = yield* scene
-      assert.deepStrictEqual(yield* store.heartbeat(unique("kongtask-pool")), { isAlive: false, deadPools: [] })
+      assert.deepStrictEqual(yield* store.heartbeat(unique("kongtask-pool")), {
+        isAlive: false,
+        deadPools: [],
+        cancelled: []
+      })
       yield* store.deregisterPool(pool)
-      assert.deepStrictEqual(yield* store.heartbeat(pool), { isAlive: false, deadPools: [] })
+      assert.deepStrictEqual(yield* store.heartbeat(pool), { isAlive: false, deadPools: [], cancelled: [] })
     }))
 
   it.effect("are dead after a lease of silence, for a pool that has been alive for as long", () =>
@@ -120,7 +125,7 @@ export const pools = (it: It) => {
       const job = yield* running(other, dead, unique("task"))
       yield* untilDead(store, observer, dead)
       yield* store.releasePools([dead])
-      assert.deepStrictEqual(yield* other.heartbeat(dead), { isAlive: false, deadPools: [] })
+      assert.deepStrictEqual(yield* other.heartbeat(dead), { isAlive: false, deadPools: [], cancelled: [] })
       assert.strictEqual((yield* other.settle(dead, [{ _tag: "Completed", id: job.id }])).size, 0)
       assert.deepStrictEqual((yield* other.claim({ pool: dead, tasks: [job.task], limit: 5 })).jobs, [])
       assert.deepInclude(yield* found(store, job.id), { state: "ready", attempts: 1 })
@@ -191,5 +196,45 @@ export const pools = (it: It) => {
       const next = yield* makePool(store)
       const claim = yield* store.claim({ pool: next, tasks: [task], limit: 5 })
       assert.deepStrictEqual(ids(claim.jobs), ids(jobs.slice(0, 2)))
+    }))
+
+  it.effect("a cancelled job that nobody holds is deleted", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const waiting = yield* store.add(spec(task, { delay: 60_000 }))
+      const { id } = yield* running(store, pool, unique("task"))
+      yield* store.settle(pool, [{ _tag: "Failed", id, error: "no hope", retryIn: undefined }])
+      for (const job of [waiting.id, id]) {
+        assert.deepInclude(Option.getOrThrow(yield* store.cancel(job)), { id: job, state: "cancelled" })
+        assert.deepStrictEqual(yield* store.get(job), Option.none())
+      }
+      assert.deepStrictEqual(yield* store.cancel(id), Option.none())
+    }))
+
+  it.effect("the heartbeat names the cancelled jobs to the pool that runs them, until they are settled", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, store, task } = yield* scene
+      const job = yield* running(store, pool, task, { queueName: unique("queue") })
+      assert.deepInclude(Option.getOrThrow(yield* other.cancel(job.id)), { id: job.id, state: "running" })
+      yield* other.cancel(job.id)
+      assert.deepStrictEqual((yield* store.heartbeat(pool)).cancelled, [job.id])
+      assert.deepStrictEqual((yield* other.heartbeat(otherPool)).cancelled, [])
+      const recorded = yield* store.settle(pool, [{ _tag: "Cancelled", id: job.id, reason: undefined }])
+      assert.deepStrictEqual([...recorded], [job.id])
+      assert.deepStrictEqual((yield* store.heartbeat(pool)).cancelled, [])
+      assert.deepStrictEqual(yield* store.get(job.id), Option.none())
+    }))
+
+  it.effect("a job that runs where nobody can be told loses its further attempts", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const gone = yield* makePool(store)
+      const job = yield* running(store, gone, task, { key: unique("key") })
+      yield* store.deregisterPool(gone, false)
+      assert.deepInclude(Option.getOrThrow(yield* store.cancel(job.id)), {
+        state: "running",
+        attempts: 25,
+        key: undefined
+      })
     }))
 }

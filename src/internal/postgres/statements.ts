@@ -112,6 +112,18 @@ export const make = (schema: string) => ({
     join ${schema}._private_tasks as task on task.id = job.task_id
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
 
+  /** $1 id. Locks the one row; waits for a claim or settle of it that is in flight. */
+  cancel: `
+    select job.id::text as id, task.identifier as task,
+      case when job.locked_at < 'infinity' then 'running' else 'cancelled' end as state,
+      job.payload::text as payload, queue.queue_name, job.priority::int4 as priority,
+      ${schema}._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts, job.max_attempts::int4 as max_attempts,
+      job.last_error, ${schema}._private_kongtask_millis(job.created_at) as created_at, ${schema}._private_kongtask_millis(job.updated_at) as updated_at, job.key,
+      ${schema}._private_kongtask_millis(job.locked_at) as locked_at, job.locked_by, job.revision::int4 as revision, job.flags::text as flags
+    from ${schema}._private_kongtask_cancel($1::text::int8) as job
+    join ${schema}._private_tasks as task on task.id = job.task_id
+    left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
+
   /** $1 pool, $2 tasks, $3 limit, $4 how many start at once. One row a claimed job, or one that says why there is none. */
   claim: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
@@ -130,10 +142,12 @@ export const make = (schema: string) => ({
   /** $1 completed ids, $2 failures, inside a batch's transaction. */
   settleBatch: `select ${schema}._private_kongtask_settle_batch($1::text[]::int8[], $2::json)::text`,
 
-  /** $1 pool, $2 completed ids, $3 failures, $4 releases. One row a settled job. */
+  /** $1 pool, $2 completed ids, $3 cancelled ids, $4 failures, $5 releases. One row a settled job. */
   settle: `
     select settled::text as id
-    from ${schema}._private_kongtask_settle($1::text, $2::text[]::int8[], $3::json, $4::json) as settled`,
+    from ${schema}._private_kongtask_settle(
+      $1::text, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json
+    ) as settled`,
 
   /** $1 pool, $2 known ids. Scans the jobs once. */
   releaseUnknown: `
@@ -158,8 +172,9 @@ export const make = (schema: string) => ({
     on conflict (id) do nothing`,
 
   /**
-   * $1 pool. Updates the pool's own row (HOT) and reads the others. A pool that was itself silent for half its lease
-   * starts its observation anew, so that an outage of the database counts towards nobody's silence.
+   * $1 pool. Updates the pool's own row (HOT), reads the others, and looks up the holders of the few jobs that are to be
+   * cancelled. A pool that was itself silent for half its lease starts its observation anew, so that an outage of the
+   * database counts towards nobody's silence. A row a dead pool and a cancelled job, or one without either.
    */
   heartbeat: `
     with beat as (
@@ -169,9 +184,13 @@ export const make = (schema: string) => ({
       where id = $1::text
       returning alive_since
     )
-    select other.id as dead_pool from beat
+    select other.id as dead_pool, null as cancelled_job from beat
     left join ${schema}._private_kongtask_pools as other
-      on other.id <> $1::text and other.heartbeat_at < now() - other.lease and beat.alive_since <= now() - other.lease`,
+      on other.id <> $1::text and other.heartbeat_at < now() - other.lease and beat.alive_since <= now() - other.lease
+    union all
+    select null, request.job_id::text
+    from ${schema}._private_kongtask_cancellations as request
+    where (select locked_by from ${schema}._private_jobs where id = request.job_id) = $1::text`,
 
   /**
    * $1 pool. Waits for a claim of that pool that is in flight, and keeps it from claiming anything after; what it holds

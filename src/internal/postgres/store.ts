@@ -7,7 +7,7 @@ import * as Option from "effect/Option"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as Job from "../../Job.ts"
-import type { ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
+import type { Announcement, ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
 import { derive } from "./client.ts"
@@ -112,13 +112,16 @@ const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError): Job.I
 
 const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
+  const cancelled: Array<string> = []
   const failures: Array<{ readonly id: string; readonly error: string; readonly retry_in: number | null }> = []
   const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
   for (const settlement of settlements) {
     switch (settlement._tag) {
       case "Completed":
-      case "Cancelled":
         completed.push(settlement.id)
+        break
+      case "Cancelled":
+        cancelled.push(settlement.id)
         break
       case "Failed":
         failures.push({ id: settlement.id, error: settlement.error, retry_in: settlement.retryIn ?? null })
@@ -130,7 +133,7 @@ const partition = (settlements: ReadonlyArray<Settlement>) => {
         releases.push({ id: settlement.id, attempt: settlement.attempt, delay: settlement.delay })
     }
   }
-  return { completed, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }
+  return { completed, cancelled, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }
 }
 
 /** The key of the innermost transaction of any client, which `effect/sql` keeps under this name. */
@@ -223,8 +226,8 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       jobs: (rows as ReadonlyArray<ClaimedRow>).toSorted(byOrder).map(toClaimed),
       promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
       settle: (settlements) => {
-        const { completed, failures } = partition(settlements)
-        return inBatch("settle", statements.settleBatch, [completed, failures]).pipe(
+        const { cancelled, completed, failures } = partition(settlements)
+        return inBatch("settle", statements.settleBatch, [[...completed, ...cancelled], failures]).pipe(
           Effect.andThen(inBatch("settle", "commit")),
           Effect.andThen(Effect.sync(() => {
             isOpen = false
@@ -265,13 +268,19 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         ]),
         (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
       )),
+    cancel: (id) =>
+      joinsOnlyOwn(Effect.map(
+        run<JobRow>("cancel", statements.cancel, [id]),
+        (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
+      )),
     claim,
     batch,
     settle: Effect.fnUntraced(function*(pool, settlements) {
-      const { completed, failures, releases } = partition(settlements)
+      const { cancelled, completed, failures, releases } = partition(settlements)
       const rows = yield* run<{ readonly id: Job.JobId }>("settle", statements.settle, [
         pool,
         completed,
+        cancelled,
         failures,
         releases
       ])
@@ -282,10 +291,15 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       Effect.asVoid(run("register the pool", statements.registerPool, [pool, Duration.toMillis(lease)])),
     heartbeat: (pool) =>
       Effect.map(
-        run<{ readonly dead_pool: string | null }>("heartbeat", statements.heartbeat, [pool]),
+        run<{ readonly dead_pool: string | null; readonly cancelled_job: Job.JobId | null }>(
+          "heartbeat",
+          statements.heartbeat,
+          [pool]
+        ),
         (rows) => ({
-          isAlive: rows.length > 0,
-          deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool])
+          isAlive: rows.some((row) => row.cancelled_job === null),
+          deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool]),
+          cancelled: rows.flatMap((row) => row.cancelled_job === null ? [] : [row.cancelled_job])
         })
       ),
     deregisterPool: (pool, mayHold = true) =>
@@ -315,9 +329,9 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     notifications: client.listen(channel).pipe(
       Effect.map((queue) =>
         Stream.fromQueue(queue).pipe(
-          Stream.map((notification) => announcedCount(notification.payload)),
-          Stream.filter((count) => count > 0),
-          (counts) => Stream.concat(Stream.succeed(0), counts)
+          Stream.map((notification) => toAnnouncement(notification.payload)),
+          Stream.filter((announcement) => announcement._tag !== "JobsAdded" || announcement.count > 0),
+          (announcements) => Stream.concat(Stream.succeed({ _tag: "Listening" } as const), announcements)
         )
       ),
       Stream.unwrap,
@@ -334,10 +348,15 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
 const byOrder = (a: ClaimedRow, b: ClaimedRow): number =>
   a.priority - b.priority || a.run_at - b.run_at || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
 
-/** `{"r": …, "count": n}`, negative for a removal; a message without a readable count announces one job. */
-const announcedCount = (payload: string | null | undefined): number => {
-  const match = /"count"\s*:\s*(-?\d+)/.exec(payload ?? "")
-  return match === null ? 1 : Number(match[1])
+/**
+ * `{"r": …, "count": n}`, negative for a removal; a message without a readable count announces one job. A cancellation
+ * is one for no job, with the pool that holds the job, so that graphile-worker's workers pass it over.
+ */
+const toAnnouncement = (payload: string | null | undefined): Announcement => {
+  const cancel = /"cancel"\s*:\s*"([^"]+)"/.exec(payload ?? "")
+  if (cancel !== null) return { _tag: "CancellationRequested", pool: cancel[1]! }
+  const count = /"count"\s*:\s*(-?\d+)/.exec(payload ?? "")
+  return { _tag: "JobsAdded", count: count === null ? 1 : Number(count[1]) }
 }
 
 /** The store on PostgreSQL 12 and later. Opens nothing by itself. */

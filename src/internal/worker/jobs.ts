@@ -34,6 +34,8 @@ export interface Jobs {
   readonly demand: Effect.Effect<void>
   /** Takes over claimed jobs: starts as many as can, and buffers the others. */
   readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
+  /** Interrupts these jobs, waits for their finalizers, and settles them as cancelled. */
+  readonly cancel: (ids: ReadonlyArray<JobId>) => Effect.Effect<void>
   /** Every job that this pool knows it holds, but for its unsettled outcomes. */
   readonly ids: () => ReadonlyArray<JobId>
   /** The running jobs, each as its task and id. */
@@ -80,6 +82,10 @@ export const make = Effect.fnUntraced(function*(options: {
   const release = (job: ClaimedJob) =>
     onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt } })
 
+  const cancelling = new Set<JobId>()
+  const cancelled = (job: ClaimedJob) =>
+    onOutcome({ job, settlement: { _tag: "Cancelled", id: job.id, reason: undefined } })
+
   const target = () => Math.floor(pace)
   const hasRoom = () => running < concurrency || buffer.length * 2 < target()
 
@@ -89,6 +95,7 @@ export const make = Effect.fnUntraced(function*(options: {
       finished++
       names.delete(job.id)
       if (Exit.isSuccess(exit)) onOutcome({ job, settlement: exit.value })
+      else if (cancelling.delete(job.id)) cancelled(job)
       // Interrupted: at the shutdown it is given back; otherwise a newer claim of the same job took its place.
       else if (isStopping && !isLost()) release(job)
       fill()
@@ -161,6 +168,17 @@ export const make = Effect.fnUntraced(function*(options: {
         buffer = buffer.concat(jobs.map((job) => ({ job, since })))
         fill()
       }),
+    cancel: (ids) =>
+      Effect.forEach(ids, (id) => {
+        const waiting = buffer.find((entry) => entry.job.id === id)
+        if (waiting !== undefined) {
+          buffer = buffer.filter((entry) => entry !== waiting)
+          return Effect.sync(() => cancelled(waiting.job))
+        }
+        if (!FiberMap.hasUnsafe(fibers, id)) return Effect.void
+        cancelling.add(id)
+        return Effect.andThen(FiberMap.remove(fibers, id), Effect.sync(() => void cancelling.delete(id)))
+      }, { concurrency: "unbounded", discard: true }),
     ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
     running: () => Array.from(names, ([id, task]) => `${task} ${id}`),
     isEmpty: () => running === 0 && buffer.length === 0

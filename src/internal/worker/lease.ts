@@ -7,8 +7,10 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import type { JobId } from "../../Job.ts"
 import type { Heartbeat, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { WorkerEvent } from "../../WorkerEvent.ts"
@@ -21,6 +23,8 @@ const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(n
 
 export interface Lease {
   readonly isLost: () => boolean
+  /** Sends the next heartbeat now: it has news. */
+  readonly beatNow: Effect.Effect<void>
 }
 
 export const acquire = Effect.fnUntraced(function*(options: {
@@ -36,10 +40,13 @@ export const acquire = Effect.fnUntraced(function*(options: {
   readonly mayHold: () => boolean
   /** What is running, for the warning that names it. */
   readonly running: () => ReadonlyArray<string>
+  /** Jobs of this pool that somebody wants to end. */
+  readonly onCancelled: (ids: ReadonlyArray<JobId>) => Effect.Effect<void>
   /** Jobs of dead pools are available again. */
   readonly onReleased: Effect.Effect<void>
 }): Effect.fn.Return<Lease, KongTaskError, Scope.Scope> {
-  const { heartbeatInterval, id, lease, mayHold, onLost, onReleased, persist, publish, running, store } = options
+  const { heartbeatInterval, id, lease, mayHold, onCancelled, onLost, onReleased, persist, publish, running, store } =
+    options
   let isLost = false
 
   yield* Effect.acquireRelease(
@@ -79,6 +86,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
     if (Option.isNone(heartbeat)) return
     if (!heartbeat.value.isAlive) return yield* lose("another pool declared it dead")
     confirmedAt = yield* monotonicMillis
+    if (heartbeat.value.cancelled.length > 0) yield* onCancelled(heartbeat.value.cancelled)
     yield* releaseDead(heartbeat.value)
   }).pipe(
     Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
@@ -90,10 +98,13 @@ export const acquire = Effect.fnUntraced(function*(options: {
     )
   )
 
+  const poke = yield* Latch.make(false)
+
   // A beat that comes far too late means that the event loop was blocked, and with it everything that keeps the lease.
   const watchedBeat = Effect.gen(function*() {
     const asleepAt = yield* monotonicMillis
-    yield* Effect.sleep(heartbeatInterval)
+    yield* Effect.timeoutOption(poke.await, heartbeatInterval)
+    poke.closeUnsafe()
     const late = (yield* monotonicMillis) - asleepAt - Duration.toMillis(heartbeatInterval)
     if (late > Duration.toMillis(lease) / 4) {
       const blocked = Duration.format(Duration.millis(Math.round(late)))
@@ -107,5 +118,5 @@ export const acquire = Effect.fnUntraced(function*(options: {
     yield* beat
   })
   yield* Effect.forkScoped(Effect.forever(watchedBeat))
-  return { isLost: () => isLost }
+  return { isLost: () => isLost, beatNow: Effect.asVoid(poke.open) }
 })

@@ -57,6 +57,7 @@ const transientBackoff = Schedule.exponential("100 millis").pipe(
 export const run = Effect.fnUntraced(function*(
   { id, once, publish, runners, settings, store }: PoolOptions
 ): Effect.fn.Return<End, KongTaskError, Scope.Scope> {
+  const scope = yield* Effect.scope
   const tasks = [...runners.keys()]
   const wake = yield* Latch.make(false)
   const ended = yield* Deferred.make<End, KongTaskError>()
@@ -67,6 +68,7 @@ export const run = Effect.fnUntraced(function*(
   // What the lease asks of those that are acquired after it.
   let hasUnsettled = () => false
   let running: () => ReadonlyArray<string> = () => []
+  let cancel: Jobs.Jobs["cancel"] = () => Effect.void
 
   /** Tries again for as long as the database is away. */
   const persist = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
@@ -75,7 +77,7 @@ export const run = Effect.fnUntraced(function*(
       Effect.retry({ while: (error) => error.isTransient, schedule: transientBackoff })
     )
 
-  const { isLost } = yield* Lease.acquire({
+  const { beatNow, isLost } = yield* Lease.acquire({
     id,
     store,
     lease: settings.lease,
@@ -85,6 +87,8 @@ export const run = Effect.fnUntraced(function*(
     mayHold: () => isInDoubt || hasUnsettled(),
     onLost: Effect.asVoid(Deferred.succeed(ended, { _tag: "Lost" })),
     running: () => running(),
+    // A handler's finalizers may take their time; the heartbeat does not wait for them.
+    onCancelled: (ids) => Effect.asVoid(Effect.forkIn(Effect.suspend(() => cancel(ids)), scope)),
     onReleased: Effect.asVoid(wake.open)
   })
 
@@ -119,12 +123,14 @@ export const run = Effect.fnUntraced(function*(
   })
 
   running = jobs.running
+  cancel = jobs.cancel
 
   // While nobody listens, polling goes on.
   if (settings.listen && store.capabilities.notifications) {
     yield* store.notifications.pipe(
-      Stream.runForEach((count) => {
-        if (count === 0) publish(WorkerEvent.PoolListening({ pool: id }))
+      Stream.runForEach((announcement) => {
+        if (announcement._tag === "CancellationRequested") return announcement.pool === id ? beatNow : Effect.void
+        if (announcement._tag === "Listening") publish(WorkerEvent.PoolListening({ pool: id }))
         return wake.open
       }),
       persist,

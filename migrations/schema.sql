@@ -1,0 +1,992 @@
+-- The schema as the migrations make it, to be read and compared. It is not a migration, and not to be changed by hand:
+-- `npm run schema:dump` makes it on PostgreSQL 18, and a test fails when it is not what the migrations make.
+
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SET check_function_bodies = off;
+SET search_path = pg_catalog, pg_temp;
+
+CREATE SCHEMA graphile_worker;
+
+CREATE TYPE graphile_worker.job_spec AS (
+  identifier text,
+  payload json,
+  queue_name text,
+  run_at timestamp with time zone,
+  max_attempts smallint,
+  job_key text,
+  priority smallint,
+  flags text[]
+);
+
+CREATE TABLE graphile_worker._private_job_queues (
+  id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  queue_name text NOT NULL,
+  locked_at timestamp with time zone,
+  locked_by text,
+  is_available boolean GENERATED ALWAYS AS ((locked_at IS NULL)) STORED NOT NULL,
+  CONSTRAINT _private_job_queues_pkey PRIMARY KEY (id),
+  CONSTRAINT _private_job_queues_queue_name_key UNIQUE (queue_name),
+  CONSTRAINT job_queues_queue_name_check CHECK ((length(queue_name) <= 128))
+);
+
+CREATE TABLE graphile_worker._private_jobs (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  job_queue_id integer,
+  task_id integer NOT NULL,
+  payload json DEFAULT '{}'::json NOT NULL,
+  priority smallint DEFAULT 0 NOT NULL,
+  run_at timestamp with time zone DEFAULT now() NOT NULL,
+  attempts smallint DEFAULT 0 NOT NULL,
+  max_attempts smallint DEFAULT 25 NOT NULL,
+  last_error text,
+  created_at timestamp with time zone DEFAULT now() NOT NULL,
+  updated_at timestamp with time zone DEFAULT now() NOT NULL,
+  key text,
+  locked_at timestamp with time zone,
+  locked_by text,
+  revision integer DEFAULT 0 NOT NULL,
+  flags jsonb,
+  is_available boolean GENERATED ALWAYS AS (((locked_at IS NULL) AND (attempts < max_attempts))) STORED NOT NULL,
+  CONSTRAINT _private_jobs_pkey PRIMARY KEY (id),
+  CONSTRAINT _private_jobs_key_key UNIQUE (key),
+  CONSTRAINT jobs_key_check CHECK (((length(key) >= 1) AND (length(key) <= 512))),
+  CONSTRAINT jobs_max_attempts_check CHECK ((max_attempts >= 1))
+);
+
+CREATE TABLE graphile_worker._private_known_crontabs (
+  identifier text NOT NULL,
+  known_since timestamp with time zone NOT NULL,
+  last_execution timestamp with time zone,
+  CONSTRAINT _private_known_crontabs_pkey PRIMARY KEY (identifier)
+);
+
+CREATE TABLE graphile_worker._private_kongtask_migrations (
+  id integer NOT NULL,
+  name text NOT NULL,
+  breaking boolean NOT NULL,
+  applied_at timestamp with time zone DEFAULT now() NOT NULL,
+  adopted_from integer,
+  CONSTRAINT _private_kongtask_migrations_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE graphile_worker._private_kongtask_pools (
+  id text NOT NULL,
+  started_at timestamp with time zone DEFAULT now() NOT NULL,
+  alive_since timestamp with time zone DEFAULT now() NOT NULL,
+  heartbeat_at timestamp with time zone DEFAULT now() NOT NULL,
+  lease interval NOT NULL,
+  metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+  CONSTRAINT _private_kongtask_pools_pkey PRIMARY KEY (id),
+  CONSTRAINT kongtask_pools_id_check CHECK ((length(id) >= 1)),
+  CONSTRAINT kongtask_pools_lease_check CHECK ((lease > '00:00:00'::interval))
+) WITH (fillfactor=50);
+
+CREATE TABLE graphile_worker._private_tasks (
+  id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
+  identifier text NOT NULL,
+  CONSTRAINT _private_tasks_pkey PRIMARY KEY (id),
+  CONSTRAINT _private_tasks_identifier_key UNIQUE (identifier),
+  CONSTRAINT tasks_identifier_check CHECK ((length(identifier) <= 128))
+);
+
+CREATE TABLE graphile_worker.migrations (
+  id integer NOT NULL,
+  ts timestamp with time zone DEFAULT now() NOT NULL,
+  breaking boolean DEFAULT false NOT NULL,
+  CONSTRAINT migrations_pkey PRIMARY KEY (id)
+);
+
+ALTER TABLE graphile_worker._private_job_queues ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_known_crontabs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_tasks ENABLE ROW LEVEL SECURITY;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_keyed(spec graphile_worker.job_spec, preserve_run_at boolean, number bigint)
+ RETURNS graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  ids constant regclass := pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id');
+  held "graphile_worker"._private_jobs;
+  added "graphile_worker"._private_jobs;
+begin
+  loop
+    select * into held from "graphile_worker"._private_jobs as job where job.key = spec.job_key for update;
+
+    if held.attempts < held.max_attempts and (held.locked_at is null or held.locked_at = 'infinity') then
+      update "graphile_worker"._private_jobs as job
+      set
+        job_queue_id = queue.id,
+        task_id = task.id,
+        payload = "graphile_worker"._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
+        priority = coalesce(spec.priority, 0),
+        run_at = case when preserve_run_at and job.attempts = 0 then job.run_at else coalesce(spec.run_at, now()) end,
+        attempts = 0,
+        max_attempts = coalesce(spec.max_attempts, 25),
+        last_error = null,
+        updated_at = now(),
+        revision = job.revision + 1,
+        flags = (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+      from "graphile_worker"._private_tasks as task
+      left join "graphile_worker"._private_job_queues as queue on queue.queue_name = spec.queue_name
+      where job.id = held.id
+        and task.identifier = spec.identifier
+        and (spec.queue_name is null or queue.id is not null)
+      returning job.* into added;
+    else
+      if held.id is not null then
+        update "graphile_worker"._private_jobs as job
+        set key = null, attempts = job.max_attempts,
+          updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
+        where job.id = held.id;
+      end if;
+
+      insert into "graphile_worker"._private_jobs
+        (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+      overriding system value
+      select
+        coalesce(number, nextval(ids)),
+        queue.id,
+        task.id,
+        coalesce(spec.payload, '{}'),
+        coalesce(spec.run_at, now()),
+        coalesce(spec.max_attempts, 25),
+        spec.job_key,
+        coalesce(spec.priority, 0),
+        (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+      from "graphile_worker"._private_tasks as task
+      left join "graphile_worker"._private_job_queues as queue on queue.queue_name = spec.queue_name
+      where task.identifier = spec.identifier
+        and (spec.queue_name is null or queue.id is not null)
+      on conflict (key) do nothing
+      returning * into added;
+    end if;
+
+    if added.id is not null then
+      return added;
+    end if;
+    perform "graphile_worker"._private_kongtask_create_names(array[spec.identifier], array[spec.queue_name]);
+  end loop;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_check_spec(identifier text, queue_name text, max_attempts integer, job_key text, priority integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if identifier is null then
+    raise exception 'The task identifier is null; it has up to 128 characters' using errcode = 'GWBID';
+  elsif length(identifier) > 128 then
+    raise exception 'The task identifier has % characters; the limit is 128', length(identifier)
+      using errcode = 'GWBID';
+  elsif length(queue_name) > 128 then
+    raise exception 'The queue name has % characters; the limit is 128', length(queue_name)
+      using errcode = 'GWBQN';
+  elsif length(job_key) > 512 then
+    raise exception 'The job key has % characters; the limit is 512', length(job_key)
+      using errcode = 'GWBJK';
+  elsif max_attempts not between 1 and 32767 then
+    raise exception 'max_attempts is %; it must be from 1 to 32767', max_attempts
+      using errcode = 'GWBMA';
+  elsif priority not between -32768 and 32767 then
+    raise exception 'priority is %; it must be from -32768 to 32767', priority
+      using errcode = '22003';
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer)
+ RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text, contended boolean, next_due_in double precision)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  return query
+  with recursive tasks as materialized (
+    select id from "graphile_worker"._private_tasks where identifier = any (task_names)
+  ), lanes (task_id, priority) as (
+    select tasks.id, (
+      select priority from "graphile_worker"._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from tasks
+    union all
+    select lanes.task_id, (
+      select priority from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from lanes where lanes.priority is not null
+  ), heads as materialized (
+    select lanes.task_id, lanes.priority, head.run_at
+    from lanes
+    cross join lateral (
+      select run_at from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at, id limit 1
+    ) as head
+    order by lanes.priority, head.run_at
+  ), free as materialized (
+    select job.id, job.priority, job.run_at, job.is_last
+    from heads
+    cross join lateral (
+      select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
+      where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at, id limit max_jobs
+      for update skip locked
+    ) as job
+    limit max_jobs
+  ), queue_lanes (queue_id, priority) as (
+    (
+      select job_queue_id, priority from "graphile_worker"._private_jobs
+      where is_available and job_queue_id is not null
+      order by job_queue_id, priority limit 1
+    )
+    union all
+    select next.job_queue_id, next.priority
+    from queue_lanes
+    cross join lateral (
+      select job_queue_id, priority from "graphile_worker"._private_jobs
+      where is_available and job_queue_id is not null
+        and (job_queue_id, priority) > (queue_lanes.queue_id, queue_lanes.priority)
+      order by job_queue_id, priority limit 1
+    ) as next
+  ), free_queue_lanes as materialized (
+    select queue_lanes.queue_id, queue_lanes.priority
+    from queue_lanes
+    where (select is_available from "graphile_worker"._private_job_queues where id = queue_lanes.queue_id)
+  ), queue_heads as materialized (
+    select * from (
+      select distinct on (lane.queue_id) lane.queue_id, lane.priority, head.run_at, head.id
+      from free_queue_lanes as lane
+      cross join lateral (
+        select run_at, id from "graphile_worker"._private_jobs
+        where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
+          and task_id in (select tasks.id from tasks)
+        order by run_at, id limit 1
+      ) as head
+      order by lane.queue_id, lane.priority
+    ) as head
+    order by priority, run_at, id
+  ), queued as materialized (
+    select job.id, job.priority, job.run_at, job.is_last
+    from queue_heads as head
+    cross join lateral (
+      select id from "graphile_worker"._private_job_queues
+      where id = head.queue_id and is_available
+      for update skip locked
+    ) as queue
+    cross join lateral (
+      select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
+      where id = head.id and job_queue_id = queue.id and is_available and run_at <= now()
+        and task_id in (select tasks.id from tasks)
+      for update skip locked
+    ) as job
+    limit max_jobs
+  ), chosen as materialized (
+    select id from (
+      select id, is_last, row_number() over (order by priority, run_at, id) as place
+      from (select * from free union all select * from queued) as candidate
+    ) as candidate
+    where place <= max_jobs and (place <= max_start or not is_last)
+  ), holder as materialized (
+    select from "graphile_worker"._private_kongtask_pools
+    where id = pool and exists (select from chosen)
+    for key share
+  ), claimed as (
+    update "graphile_worker"._private_jobs
+    set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
+    where id = any (array(select chosen.id from chosen)) and exists (select from holder)
+    returning *
+  ), held as (
+    update "graphile_worker"._private_job_queues
+    set locked_by = pool, locked_at = clock_timestamp()
+    where id = any (array(select claimed.job_queue_id from claimed))
+  )
+  select job.id::text as id,
+    (select identifier from "graphile_worker"._private_tasks where id = job.task_id) as task, job.payload::text as payload,
+    (select queue_name from "graphile_worker"._private_job_queues where id = job.job_queue_id) as queue_name,
+    job.priority::int4 as priority, "graphile_worker"._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts,
+    job.max_attempts::int4 as max_attempts, job.last_error, "graphile_worker"._private_kongtask_millis(job.created_at) as created_at, job.key,
+    job.revision::int4 as revision, job.flags::text as flags,
+    null::bool as contended, null::float8 as next_due_in
+  from claimed as job
+  union all
+  select null, null, null, null, null, null, null, null, null, null, null, null, null,
+    exists (select from heads) or exists (select from queue_heads),
+    (
+      select extract(epoch from least(
+        (
+          select min(next.run_at) from lanes cross join lateral (
+            select run_at from "graphile_worker"._private_jobs
+            where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+              and run_at > now()
+            order by run_at limit 1
+          ) as next
+        ),
+        (
+          select min(next.run_at) from free_queue_lanes as lane cross join lateral (
+            select run_at from "graphile_worker"._private_jobs
+            where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at > now()
+              and task_id in (select tasks.id from tasks)
+            order by run_at limit 1
+          ) as next
+        )
+      ) - now())::float8 * 1000
+    )
+  where not exists (select from claimed);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_create_names(identifiers text[], queue_names text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  insert into "graphile_worker"._private_tasks (identifier)
+  select distinct name
+  from unnest(identifiers) as name
+  left join lateral (select id from "graphile_worker"._private_tasks where identifier = name offset 0) as task on true
+  where task.id is null
+  order by name
+  on conflict (identifier) do nothing;
+
+  insert into "graphile_worker"._private_job_queues (queue_name)
+  select distinct name
+  from unnest(queue_names) as name
+  left join lateral (select id from "graphile_worker"._private_job_queues where queue_name = name offset 0) as queue on true
+  where name is not null and queue.id is null
+  order by name
+  on conflict (queue_name) do nothing;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_is_free(locked_at timestamp with time zone)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select locked_at is null or locked_at = 'infinity' or locked_at < now() - interval '4 hours'
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_batch(task_names text[], max_jobs integer)
+ RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  return query
+  with recursive tasks as materialized (
+    select id, identifier from "graphile_worker"._private_tasks where identifier = any (task_names)
+  ), lanes (task_id, identifier, priority) as (
+    select tasks.id, tasks.identifier, (
+      select priority from "graphile_worker"._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from tasks
+    union all
+    select lanes.task_id, lanes.identifier, (
+      select priority from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority limit 1
+    ) from lanes where lanes.priority is not null
+  ), heads as materialized (
+    select lanes.task_id, lanes.identifier, lanes.priority
+    from lanes
+    cross join lateral (
+      select run_at from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at, id limit 1
+    ) as head
+    order by lanes.priority, head.run_at
+  )
+  select job.id::text as id, heads.identifier as task, job.payload::text as payload, null::text as queue_name,
+    job.priority::int4 as priority, "graphile_worker"._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 + 1 as attempts,
+    job.max_attempts::int4 as max_attempts, job.last_error, "graphile_worker"._private_kongtask_millis(job.created_at) as created_at, job.key,
+    job.revision::int4 as revision, job.flags::text as flags
+  from heads
+  cross join lateral (
+    select * from "graphile_worker"._private_jobs
+    where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+      and run_at <= now()
+    order by run_at, id limit max_jobs
+    for update skip locked
+  ) as job
+  limit max_jobs;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_merge_payloads(first json, second json)
+ RETURNS json
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  if json_typeof(first) is distinct from 'array' or json_typeof(second) is distinct from 'array' then
+    return second;
+  end if;
+  return (
+    select coalesce(json_agg(element.value order by element.part, element.ordinality), '[]')
+    from (
+      select 1 as part, value, ordinality from json_array_elements(first) with ordinality
+      union all
+      select 2, value, ordinality from json_array_elements(second) with ordinality
+    ) as element
+  );
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_millis(at timestamp with time zone)
+ RETURNS double precision
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$
+  select extract(epoch from case
+    when at > timestamptz '9999-12-31 23:59:59.999Z' then timestamptz '9999-12-31 23:59:59.999Z'
+    when at < timestamptz '0001-01-01Z' then timestamptz '0001-01-01Z'
+    else at
+  end)::float8 * 1000
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_notify(count bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform pg_notify('jobs:insert', '{"r":' || random()::text || ',"count":' || count::text || '}');
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_promote(pool text, job_ids bigint[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  with holder as materialized (
+    select from "graphile_worker"._private_kongtask_pools where id = pool for key share
+  )
+  update "graphile_worker"._private_jobs
+  set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
+  where id = any (job_ids) and exists (select from holder);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_queue_name(queue_id integer)
+ RETURNS text
+ LANGUAGE sql
+ STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select queue.queue_name from "graphile_worker"._private_job_queues as queue where queue.id = queue_id
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_remove_job(job_id bigint, job_key text)
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  target "graphile_worker"._private_jobs;
+begin
+  if job_id is not null then
+    select * into target from "graphile_worker"._private_jobs as job where job.id = job_id for update;
+  else
+    loop
+      select * into target from "graphile_worker"._private_jobs as job where job.key = job_key for update;
+      exit when found;
+      -- The row that was waited for may have lost its key to one that this select could not see.
+      exit when not exists (select from "graphile_worker"._private_jobs as job where job.key = job_key);
+    end loop;
+  end if;
+
+  if target.id is null then
+    return;
+  elsif target.locked_at < 'infinity' then
+    update "graphile_worker"._private_jobs as job
+    set key = null, attempts = job.max_attempts, updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
+    where job.id = target.id
+    returning * into target;
+  else
+    delete from "graphile_worker"._private_jobs as job where job.id = target.id;
+  end if;
+  return next target;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], failures json, releases json)
+ RETURNS SETOF bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  return query
+  with completed as (
+    delete from "graphile_worker"._private_jobs
+    where id = any (completed_ids) and locked_by = pool
+    returning id, job_queue_id
+  ), failed as (
+    update "graphile_worker"._private_jobs as job
+    set last_error = failure.error, updated_at = now(), locked_by = null, locked_at = null,
+      attempts = case when failure.retry_in is null then job.max_attempts else job.attempts end,
+      run_at = case when failure.retry_in is null then job.run_at
+        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
+    from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
+    where job.id = failure.id and job.locked_by = pool
+    returning job.id, job.job_queue_id
+  ), released as (
+    update "graphile_worker"._private_jobs as job
+    set locked_by = null, locked_at = null,
+      attempts = case when job.attempts = release.attempt
+        then "graphile_worker"._private_kongtask_uncharged(job.attempts, job.max_attempts, job.key, job.updated_at, job.locked_at)
+        else job.attempts end,
+      run_at = case when release.delay is null then job.run_at
+        else clock_timestamp() + release.delay * interval '1 millisecond' end
+    from json_to_recordset(releases) as release (id int8, attempt int, delay float8)
+    where job.id = release.id and job.locked_by = pool
+    returning job.id, job.job_queue_id
+  ), settled as (
+    select * from completed union all select * from failed union all select * from released
+  ), freed as (
+    update "graphile_worker"._private_job_queues
+    set locked_by = null, locked_at = null
+    where id = any (array(select job_queue_id from settled)) and locked_by = pool
+  ), announced as (
+    select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
+    from released having count(*) > 0
+  )
+  select settled.id from settled where (select count(*) from announced) >= 0;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(completed_ids bigint[], failures json)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  with completed as (
+    delete from "graphile_worker"._private_jobs where id = any (completed_ids)
+  )
+  update "graphile_worker"._private_jobs as job
+  set last_error = failure.error, updated_at = now(),
+    attempts = case when failure.retry_in is null then job.max_attempts else job.attempts + 1 end,
+    run_at = case when failure.retry_in is null then job.run_at
+      else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
+  from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
+  where job.id = failure.id;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_state(run_at timestamp with time zone, attempts integer, max_attempts integer, locked_at timestamp with time zone)
+ RETURNS text
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$
+  select case
+    when locked_at is not null and locked_at < 'infinity' then 'running'
+    when attempts >= max_attempts then 'failed'
+    when locked_at is null and run_at <= pg_catalog.now() then 'ready'
+    when attempts > 0 then 'retrying'
+    else 'scheduled'
+  end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_task_name(task_id integer)
+ RETURNS text
+ LANGUAGE sql
+ STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select task.identifier from "graphile_worker"._private_tasks as task where task.id = task_id
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_uncharged(attempts integer, max_attempts integer, key text, updated_at timestamp with time zone, locked_at timestamp with time zone)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select case
+    when attempts >= max_attempts and key is null and updated_at > locked_at then attempts
+    else greatest(attempts - 1, 0)
+  end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.add_job(identifier text, payload json DEFAULT NULL::json, queue_name text DEFAULT NULL::text, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, job_key text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, flags text[] DEFAULT NULL::text[], job_key_mode text DEFAULT 'replace'::text)
+ RETURNS graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  added "graphile_worker"._private_jobs;
+begin
+  perform "graphile_worker"._private_kongtask_check_spec(identifier, queue_name, max_attempts, job_key, priority);
+
+  if job_key is not null and job_key_mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe') then
+    raise exception 'job_key_mode is ''%''; it must be ''replace'', ''preserve_run_at'' or ''unsafe_dedupe''', job_key_mode
+      using errcode = 'GWBKM';
+  elsif job_key is not null and job_key_mode is distinct from 'unsafe_dedupe' then
+    added := "graphile_worker"._private_kongtask_add_keyed(
+      cast(row(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags) as "graphile_worker".job_spec),
+      coalesce(job_key_mode = 'preserve_run_at', false),
+      null
+    );
+    perform "graphile_worker"._private_kongtask_notify(1);
+    return added;
+  end if;
+
+  loop
+    if job_key is not null then
+      update "graphile_worker"._private_jobs as job
+      set revision = job.revision + 1, updated_at = now()
+      where job.key = job_key
+      returning * into added;
+      if found then
+        return added;
+      end if;
+    end if;
+
+    insert into "graphile_worker"._private_jobs (job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+    select
+      queue.id,
+      task.id,
+      coalesce(add_job.payload, '{}'),
+      coalesce(add_job.run_at, now()),
+      coalesce(add_job.max_attempts, 25),
+      job_key,
+      coalesce(add_job.priority, 0),
+      (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
+    from "graphile_worker"._private_tasks as task
+    left join "graphile_worker"._private_job_queues as queue on queue.queue_name = add_job.queue_name
+    where task.identifier = add_job.identifier
+      and (add_job.queue_name is null or queue.id is not null)
+    on conflict (key) do nothing
+    returning * into added;
+    exit when found;
+
+    perform "graphile_worker"._private_kongtask_create_names(array[identifier], array[queue_name]);
+  end loop;
+
+  perform "graphile_worker"._private_kongtask_notify(1);
+  return added;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.add_jobs(specs graphile_worker.job_spec[], job_key_preserve_run_at boolean DEFAULT false)
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  ids constant regclass := pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id');
+  numbers bigint[];
+  results "graphile_worker"._private_jobs[];
+  without_key int := 0;
+  place int;
+  added "graphile_worker"._private_jobs;
+begin
+  if coalesce(cardinality(specs), 0) = 0 then
+    return;
+  end if;
+
+  perform "graphile_worker"._private_kongtask_check_spec(
+    spec.identifier, spec.queue_name, spec.max_attempts, spec.job_key, spec.priority
+  )
+  from unnest(specs) as spec;
+
+  perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+  from unnest(specs) as spec
+  left join lateral (
+    select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
+  ) as task on true
+  left join lateral (
+    select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
+  ) as queue on true
+  where task.id is null or (spec.queue_name is not null and queue.id is null)
+  having count(*) > 0;
+
+  numbers := array(
+    select case when spec.is_new then nextval(ids) end
+    from (
+      select
+        spec.job_key is null or (
+          row_number() over (partition by spec.job_key order by spec.ordinality) = 1
+          and waiting.id is null
+        ) as is_new
+      from unnest(specs) with ordinality as spec
+      left join lateral (
+        select job.id
+        from "graphile_worker"._private_jobs as job
+        where job.key = spec.job_key
+          and job.attempts < job.max_attempts
+          and (job.locked_at is null or job.locked_at = 'infinity')
+        offset 0
+      ) as waiting on true
+      order by spec.ordinality
+    ) as spec
+  );
+
+  select count(*) into without_key from unnest(specs) as spec where spec.job_key is null;
+
+  while without_key > 0 loop
+    place := 1;
+    for added in
+      with inserted as (
+        insert into "graphile_worker"._private_jobs (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+        overriding system value
+        select
+          numbers[spec.ordinality::int],
+          queue.id,
+          task.id,
+          coalesce(spec.payload, '{}'),
+          coalesce(spec.run_at, now()),
+          coalesce(spec.max_attempts, 25),
+          coalesce(spec.priority, 0),
+          (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+        from unnest(specs) with ordinality as spec
+        cross join lateral (
+          select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
+        ) as task
+        left join lateral (
+          select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
+        ) as queue on true
+        where spec.job_key is null
+          and (spec.queue_name is null or queue.id is not null)
+          and results[spec.ordinality::int] is null
+        order by spec.ordinality
+        returning *
+      )
+      select * from inserted order by id
+    loop
+      -- Both the numbers and the rows ascend.
+      while numbers[place] is distinct from added.id loop
+        place := place + 1;
+      end loop;
+      results[place] := added;
+      without_key := without_key - 1;
+    end loop;
+
+    -- What is left has a task or a queue that a cleanup has just deleted.
+    if without_key > 0 then
+      perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+      from unnest(specs) as spec;
+    end if;
+  end loop;
+
+  for place in
+    select spec.ordinality::int
+    from unnest(specs) with ordinality as spec
+    where spec.job_key is not null
+    order by spec.job_key, spec.ordinality
+  loop
+    results[place] := "graphile_worker"._private_kongtask_add_keyed(
+      specs[place], coalesce(job_key_preserve_run_at, false), numbers[place]
+    );
+  end loop;
+
+  perform "graphile_worker"._private_kongtask_notify(cardinality(specs));
+  return query select * from unnest(results);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.complete_jobs(job_ids bigint[])
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  delete from "graphile_worker"._private_jobs as job
+  where job.id = any (job_ids) and "graphile_worker"._private_kongtask_is_free(job.locked_at)
+  returning *
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.force_unlock_workers(worker_ids text[])
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  update "graphile_worker"._private_jobs as job
+  set locked_at = null, locked_by = null, updated_at = now()
+  where job.locked_by = any (worker_ids) and job.locked_at is distinct from 'infinity';
+
+  update "graphile_worker"._private_job_queues as queue
+  set locked_at = null, locked_by = null
+  where queue.locked_by = any (worker_ids);
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.permanently_fail_jobs(job_ids bigint[], error_message text DEFAULT NULL::text)
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  update "graphile_worker"._private_jobs as job
+  set
+    last_error = coalesce(error_message, 'Manually marked as failed'),
+    attempts = job.max_attempts,
+    updated_at = now()
+  where job.id = any (job_ids) and "graphile_worker"._private_kongtask_is_free(job.locked_at)
+  returning *
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.remove_job(job_key text)
+ RETURNS graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  target "graphile_worker"._private_jobs;
+begin
+  loop
+    select * into target from "graphile_worker"._private_jobs as job where job.key = job_key for update;
+    exit when found;
+    -- The row that was waited for may have lost its key to a row that this select could not see.
+    if not exists (select from "graphile_worker"._private_jobs as job where job.key = job_key) then
+      return null;
+    end if;
+  end loop;
+
+  if "graphile_worker"._private_kongtask_is_free(target.locked_at) then
+    delete from "graphile_worker"._private_jobs as job where job.id = target.id;
+    perform "graphile_worker"._private_kongtask_notify(-1);
+  else
+    update "graphile_worker"._private_jobs as job
+    set key = null, attempts = job.max_attempts,
+      updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
+    where job.id = target.id
+    returning * into target;
+  end if;
+  return target;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker.reschedule_jobs(job_ids bigint[], run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, priority integer DEFAULT NULL::integer, attempts integer DEFAULT NULL::integer, max_attempts integer DEFAULT NULL::integer)
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  update "graphile_worker"._private_jobs as job
+  set
+    run_at = coalesce(reschedule_jobs.run_at, job.run_at),
+    priority = coalesce(reschedule_jobs.priority, job.priority),
+    attempts = coalesce(reschedule_jobs.attempts, job.attempts),
+    max_attempts = coalesce(reschedule_jobs.max_attempts, job.max_attempts),
+    updated_at = now()
+  where job.id = any (job_ids) and "graphile_worker"._private_kongtask_is_free(job.locked_at)
+  returning *
+$function$;
+
+CREATE VIEW graphile_worker.jobs AS
+ SELECT id,
+    ( SELECT queue.queue_name
+           FROM graphile_worker._private_job_queues queue
+          WHERE (queue.id = job.job_queue_id)) AS queue_name,
+    ( SELECT task.identifier
+           FROM graphile_worker._private_tasks task
+          WHERE (task.id = job.task_id)) AS task_identifier,
+    priority,
+    run_at,
+    attempts,
+    max_attempts,
+    last_error,
+    created_at,
+    updated_at,
+    key,
+    locked_at,
+    locked_by,
+    revision,
+    flags
+   FROM graphile_worker._private_jobs job;
+
+CREATE VIEW graphile_worker.kongtask_jobs AS
+ SELECT job.id,
+    task.identifier AS task,
+    graphile_worker._private_kongtask_state(job.run_at, (job.attempts)::integer, (job.max_attempts)::integer, job.locked_at) AS state,
+    queue.queue_name,
+    job.priority,
+    job.run_at,
+    job.attempts,
+    job.max_attempts,
+    job.last_error,
+    job.created_at,
+    job.updated_at,
+    job.key,
+    job.locked_at,
+    job.locked_by,
+    job.revision,
+    job.flags,
+    job.payload
+   FROM ((graphile_worker._private_jobs job
+     JOIN graphile_worker._private_tasks task ON ((task.id = job.task_id)))
+     LEFT JOIN graphile_worker._private_job_queues queue ON ((queue.id = job.job_queue_id)));
+
+CREATE INDEX jobs_claim_index ON graphile_worker._private_jobs USING btree (task_id, priority, run_at, id) WHERE (is_available AND (job_queue_id IS NULL));
+
+CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (job_queue_id, priority, run_at, id) INCLUDE (task_id) WHERE (is_available AND (job_queue_id IS NOT NULL));
+
+INSERT INTO graphile_worker.migrations (id, breaking) VALUES
+  (1, true),
+  (2, false),
+  (3, true),
+  (4, false),
+  (5, false),
+  (6, false),
+  (7, false),
+  (8, false),
+  (9, false),
+  (10, false),
+  (11, true),
+  (12, false),
+  (13, true),
+  (14, true),
+  (15, false),
+  (16, true),
+  (17, false),
+  (18, false),
+  (19, true),
+  (20, false);
+
+INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, adopted_from) VALUES
+  (1, '0001_contract', true, NULL),
+  (2, '0002_functions', false, NULL),
+  (3, '0003_kongtask_jobs', false, NULL),
+  (4, '0004_pools', false, NULL);
