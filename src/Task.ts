@@ -53,6 +53,12 @@ export interface HandlerOptions<E> {
   /** What becomes of a failed attempt. Default: `Retry.exponential()`. */
   readonly retry?: Retry.Input<E> | undefined
   /**
+   * Runs each attempt in a transaction of the queue's `PgClient`, in which the job completes too: what the handler
+   * writes through that client and the completion happen together or not at all, exactly once, whatever crashes. The
+   * attempt holds a connection of that client's pool all the time. Default: false.
+   */
+  readonly transactional?: boolean | undefined
+  /**
    * Whether a payload that does not decode is retried like any failure (a newer
    * worker may understand it) or fails the job for good. Default: `"retry"`.
    */

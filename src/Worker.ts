@@ -172,7 +172,7 @@ export class Worker extends Context.Service<Worker, {
         const context = yield* Effect.context<Task.ToHandler<T>>()
         const runners = new Map(options.tasks.map((task) => [
           task.name,
-          Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never))
+          Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), store.completeWith)
         ]))
         const dedicated = yield* store.dedicated
         while (true) {

@@ -412,6 +412,89 @@ describe("waking up", () => {
     }))
 })
 
+describe("transactional handlers", () => {
+  const ledger = Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`create table ledger (n int not null, attempt int not null)`
+    return {
+      write: (n: number, attempt: number) => Effect.orDie(sql`insert into ledger values (${n}, ${attempt})`),
+      rows: sql<{ n: number; attempt: number }>`select n, attempt from ledger order by n, attempt`
+    }
+  })
+
+  test("commit their writes and the completion of the job together", () =>
+    Effect.gen(function*() {
+      const { rows, write } = yield* ledger
+      yield* Queue.addMany(
+        Array.from({ length: 50 }, (_, n) => Step.request({ n }, { queueName: n % 2 === 0 ? "q" : undefined }))
+      )
+      const summary = yield* Worker.runOnce({ tasks: [Step], concurrency: 5 }).pipe(
+        Effect.provide(Step.toLayer(({ n }, job) => write(n, job.attempt), { transactional: true }))
+      )
+      expect(summary).toEqual({ completed: 50, failed: 0 })
+      expect((yield* rows).map((row) => row.n)).toEqual(Array.from({ length: 50 }, (_, n) => n))
+      expect(yield* lockedRows).toBe(0)
+    }))
+
+  test("roll back what a failed attempt wrote, and record its failure", () =>
+    Effect.gen(function*() {
+      const { rows, write } = yield* ledger
+      const events = yield* Test.watch
+      const job = yield* Queue.add(Step, { n: 1 })
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer(
+          ({ n }, job) => Effect.andThen(write(n, job.attempt), job.attempt === 1 ? Effect.die("first") : Effect.void),
+          { transactional: true, retry: Retry.after("10 millis") }
+        )
+      )
+      const failed = yield* events.next("JobFailed")
+      expect(failed.error).toContain("first")
+      expect((yield* events.next("JobCompleted")).job).toMatchObject({ id: job.id, attempt: 2 })
+      expect(yield* rows).toEqual([{ n: 1, attempt: 2 }])
+    }))
+
+  test("write nothing for a job that was taken away in the meantime", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const { rows, write } = yield* ledger
+      const events = yield* Test.watch
+      const finish = yield* Latch.make(false)
+      yield* Queue.add(Step, { n: 1 })
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer(({ n }, job) => Effect.andThen(write(n, job.attempt), finish.await), { transactional: true })
+      )
+      yield* events.next("JobStarted")
+      yield* sql`update graphile_worker._private_jobs set locked_by = 'pool-000000000000000000'`
+      yield* finish.open
+      yield* events.next("JobLost")
+      expect(yield* rows).toEqual([])
+      expect(yield* Queue.count()).toBe(1)
+    }))
+
+  test("have their effects exactly once, however often the connections are ended", () =>
+    Effect.gen(function*() {
+      const { rows, write } = yield* ledger
+      const events = yield* Test.watch
+      yield* Queue.addMany(Array.from({ length: 300 }, (_, n) => Step.request({ n })))
+      yield* start(
+        { tasks: [Step], concurrency: 8 },
+        Step.toLayer(({ n }, job) => Effect.andThen(write(n, job.attempt), Effect.yieldNow), {
+          transactional: true,
+          retry: Retry.after("10 millis")
+        })
+      )
+      for (let round = 0; round < 5; round++) {
+        yield* events.many("JobCompleted", 40)
+        yield* terminateBackends()
+      }
+      yield* eventually(Queue.count(), { what: "the end of all jobs", until: (count) => count === 0 })
+      // The pool may still hand out a connection that was ended.
+      expect((yield* eventually(rows)).map((row) => row.n)).toEqual(Array.from({ length: 300 }, (_, n) => n))
+    }))
+})
+
 describe("cancelling", () => {
   test("ends waiting jobs at once, prefetched ones before they start, and running ones by interruption", () =>
     Effect.gen(function*() {

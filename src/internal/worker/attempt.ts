@@ -7,9 +7,11 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Job from "../../Job.ts"
-import type { ClaimedJob, Settlement } from "../../JobStore.ts"
+import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
+import { isKongTaskError, type KongTaskError } from "../../KongTaskError.ts"
 import * as Retry from "../../Retry.ts"
 import type * as Task from "../../Task.ts"
 
@@ -34,20 +36,37 @@ class InvalidResult extends Data.TaggedError("InvalidResult")<{ readonly error: 
   }
 }
 
+/** A transactional attempt whose transaction could not be begun or committed. */
+class TransactionFailed extends Data.TaggedError("TransactionFailed")<{ readonly error: KongTaskError }> {
+  override get message(): string {
+    return this.error.message
+  }
+}
+
 /** What the handler itself failed with, kept apart from the failures around it. */
 class HandlerFailed extends Data.TaggedError("HandlerFailed")<{ readonly error: unknown }> {}
 
-type AttemptError = HandlerFailed | TimedOut | InvalidPayload | InvalidResult
+type AttemptError = HandlerFailed | TimedOut | InvalidPayload | InvalidResult | TransactionFailed
 
 const defaultTimeout = Duration.minutes(15)
 const maxErrorCharacters = 10_000
 
 /** A registration made ready to run: codecs derived and options resolved once a worker, not once a job. */
 export interface Runner {
-  readonly attempt: (job: ClaimedJob) => Effect.Effect<Settlement>
+  readonly attempt: (job: ClaimedJob, pool: string) => Effect.Effect<Ending>
 }
 
-export const makeRunner = ({ context, handler, options, task }: Task.Registration): Runner => {
+/** How an attempt ended, and whether that still has to be recorded. */
+export interface Ending {
+  readonly settlement: Settlement
+  /** `undefined`: not yet. A transactional attempt knows: recorded, or never to be, as the job was taken away. */
+  readonly isRecorded: boolean | undefined
+}
+
+export const makeRunner = (
+  { context, handler, options, task }: Task.Registration,
+  completeWith: Store["completeWith"]
+): Runner => {
   const decodePayload = task.payloadSchema.ast._tag === "Void"
     ? () => Effect.undefined
     : Schema.decodeUnknownEffect(Schema.toCodecJson(task.payloadSchema))
@@ -95,19 +114,32 @@ export const makeRunner = ({ context, handler, options, task }: Task.Registratio
     )
   }
 
+  const failed = Effect.fnUntraced(function*(job: ClaimedJob, cause: Cause.Cause<AttemptError>) {
+    const control = controlOf(cause)
+    if (control !== undefined) return settle(job, control)
+    const { delay } = yield* decide(job, cause)
+    return {
+      _tag: "Failed",
+      id: job.id,
+      error: describe(cause),
+      retryIn: delay === undefined ? undefined : Duration.toMillis(delay)
+    } satisfies Settlement
+  })
+
   return {
-    attempt: Effect.fnUntraced(function*(job) {
-      const exit = yield* Effect.exit(run(job))
-      if (Exit.isSuccess(exit)) return { _tag: "Completed", id: job.id }
-      const control = controlOf(exit.cause)
-      if (control !== undefined) return settle(job, control)
-      const { delay } = yield* decide(job, exit.cause)
-      return {
-        _tag: "Failed",
-        id: job.id,
-        error: describe(exit.cause),
-        retryIn: delay === undefined ? undefined : Duration.toMillis(delay)
-      }
+    attempt: Effect.fnUntraced(function*(job, pool) {
+      const completed: Settlement = { _tag: "Completed", id: job.id }
+      const exit = yield* Effect.exit<boolean | undefined, AttemptError, never>(
+        options.transactional === true
+          ? completeWith(pool, job.id, run(job)).pipe(
+            Effect.map(Option.isSome),
+            Effect.catchIf(isKongTaskError, (error) => Effect.fail(new TransactionFailed({ error })))
+          )
+          : Effect.as(run(job), undefined)
+      )
+      return Exit.isSuccess(exit)
+        ? { settlement: completed, isRecorded: exit.value }
+        : { settlement: yield* failed(job, exit.cause), isRecorded: undefined }
     })
   }
 }

@@ -15,7 +15,7 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob } from "../../JobStore.ts"
-import type { Runner } from "./attempt.ts"
+import type { Ending, Runner } from "./attempt.ts"
 import type { Outcome } from "./settler.ts"
 
 /** How much work may wait in the buffer, in milliseconds of the pool's measured pace, and in jobs. */
@@ -49,12 +49,15 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly runners: ReadonlyMap<string, Runner>
   readonly onStart: (job: ClaimedJob) => void
   readonly onOutcome: (outcome: Outcome) => void
+  /** Told of an outcome that is recorded already, or known never to be. */
+  readonly onRecorded: (outcome: Outcome, isRecorded: boolean) => Effect.Effect<void>
+  readonly pool: string
   /** Told when the shutdown begins. */
   readonly onStopping: (running: number) => void
   /** Whether the jobs are this pool's no more: then their outcomes are nobody's business. */
   readonly isLost: () => boolean
 }): Effect.fn.Return<Jobs, never, Scope.Scope> {
-  const { concurrency, isLost, onOutcome, onStart, onStopping, runners, shutdownTimeout } = options
+  const { concurrency, isLost, onOutcome, onRecorded, onStart, onStopping, pool, runners, shutdownTimeout } = options
   const clock = yield* Clock.Clock
   const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const hasDemand = yield* Latch.make(true)
@@ -90,16 +93,28 @@ export const make = Effect.fnUntraced(function*(options: {
   const hasRoom = () => running < concurrency || buffer.length * 2 < target()
 
   const run = (job: ClaimedJob, runner: Runner) =>
-    Effect.map(Effect.exit(Effect.interruptible(runner.attempt(job))), (exit) => {
+    Effect.flatMap(Effect.exit(Effect.interruptible(runner.attempt(job, pool))), (exit) => {
       running--
       finished++
       names.delete(job.id)
-      if (Exit.isSuccess(exit)) onOutcome({ job, settlement: exit.value })
-      else if (cancelling.delete(job.id)) cancelled(job)
-      // Interrupted: at the shutdown it is given back; otherwise a newer claim of the same job took its place.
-      else if (isStopping && !isLost()) release(job)
+      const ended = end(job, exit)
       fill()
+      return ended
     })
+
+  const end = (job: ClaimedJob, exit: Exit.Exit<Ending>): Effect.Effect<void> => {
+    if (Exit.isSuccess(exit)) {
+      const { isRecorded, settlement } = exit.value
+      if (isRecorded !== undefined) return onRecorded({ job, settlement }, isRecorded)
+      onOutcome({ job, settlement })
+    } else if (cancelling.delete(job.id)) {
+      cancelled(job)
+    } else if (isStopping && !isLost()) {
+      release(job)
+    }
+    // Otherwise a newer claim of the same job took its place, or the job is this pool's no more.
+    return Effect.void
+  }
 
   const start = (job: ClaimedJob) => {
     const runner = runners.get(job.task)

@@ -92,22 +92,24 @@ export const run = Effect.fnUntraced(function*(
     onReleased: Effect.asVoid(wake.open)
   })
 
+  const onSettled = ({ job, settlement }: Settler.Outcome, isRecorded: boolean) =>
+    Effect.suspend(() => {
+      publish(settledEvent(id, job, settlement, isRecorded))
+      if (settlement._tag === "Completed") completed++
+      else if (settlement._tag === "Failed" && settlement.retryIn === undefined) failed++
+      // A retry may be due before anything else; the next job of a queue is due now.
+      return once || settlement._tag === "Failed" || settlement._tag === "Snoozed" || job.queueName !== undefined
+        ? wake.open
+        : Effect.void
+    })
+
   const settler = yield* Settler.make({
     store,
     pool: id,
     persist,
     isLost,
     flushTimeout: settings.shutdownTimeout,
-    onSettled: ({ job, settlement }, isRecorded) =>
-      Effect.suspend(() => {
-        publish(settledEvent(id, job, settlement, isRecorded))
-        if (settlement._tag === "Completed") completed++
-        else if (settlement._tag === "Failed" && settlement.retryIn === undefined) failed++
-        // A retry may be due before anything else; the next job of a queue is due now.
-        return once || settlement._tag === "Failed" || settlement._tag === "Snoozed" || job.queueName !== undefined
-          ? wake.open
-          : Effect.void
-      })
+    onSettled
   })
 
   hasUnsettled = () => settler.unsettled().length > 0
@@ -118,7 +120,9 @@ export const run = Effect.fnUntraced(function*(
     runners,
     isLost,
     onStart: (job) => publish(WorkerEvent.JobStarted({ pool: id, job })),
+    pool: id,
     onOutcome: settler.offer,
+    onRecorded: (outcome, isRecorded) => Effect.asVoid(onSettled(outcome, isRecorded)),
     onStopping: (running) => publish(WorkerEvent.PoolStopping({ pool: id, running }))
   })
 
