@@ -107,9 +107,12 @@ export const terminateBackends = Effect.fnUntraced(function*(
   const { name } = yield* TestDatabase
   return yield* asAdmin((sql) =>
     Effect.gen(function*() {
+      // Materialized: the planner would end the sessions of every database before it looks at their names.
       const ended = yield* sql<{ pid: number }>`
-        select pid from pg_stat_activity
-        where datname = ${name} and application_name like ${pattern} and pg_terminate_backend(pid)`
+        with sessions as materialized (
+          select pid from pg_stat_activity where datname = ${name} and application_name like ${pattern}
+        )
+        select pid from sessions where pg_terminate_backend(pid)`
       const pids = ended.map(({ pid }) => pid)
       yield* eventually(
         sql`select pid from pg_stat_activity where pid = any(${pids}::int[])`,
