@@ -650,6 +650,23 @@ describe("trouble with the database", () => {
       expect(completed.job).toMatchObject({ id: job.id, attempt: 2 })
     }))
 
+  test("gives up statements that get no answer, and goes on when they do", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      const job = yield* Queue.add(Step, { n: 1 })
+      yield* sql.withTransaction(Effect.gen(function*() {
+        yield* sql`lock table graphile_worker._private_jobs in access exclusive mode`
+        yield* start(
+          { tasks: [Step], lease: "1 second", heartbeatInterval: "100 millis" },
+          Step.toLayer(() => Effect.void)
+        )
+        const { error } = yield* events.next("DatabaseUnavailable")
+        expect(error.message).toContain("no answer within 500ms")
+      }))
+      expect((yield* events.next("JobCompleted")).job).toMatchObject({ id: job.id, attempt: 1 })
+    }))
+
   test("warns when the event loop was blocked for so long that the lease was at risk", () =>
     Effect.gen(function*() {
       const events = yield* Test.watch

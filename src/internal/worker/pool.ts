@@ -14,7 +14,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
-import type { KongTaskError } from "../../KongTaskError.ts"
+import { ConnectionFailed, KongTaskError } from "../../KongTaskError.ts"
 import { WorkerEvent } from "../../WorkerEvent.ts"
 import type { Runner } from "./attempt.ts"
 import * as Jobs from "./jobs.ts"
@@ -71,11 +71,31 @@ export const run = Effect.fnUntraced(function*(
   let cancel: Jobs.Jobs["cancel"] = () => Effect.void
 
   /** Tries again for as long as the database is away. */
-  const persist = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
+  const retrying = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
     effect.pipe(
       Effect.tapError((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
       Effect.retry({ while: (error) => error.isTransient, schedule: transientBackoff })
     )
+
+  // A connection that is half open answers nothing for a quarter of an hour; half a lease is long enough to wait.
+  const deadline = Duration.divideUnsafe(settings.lease, 2)
+  const unanswered = Effect.suspend(() =>
+    Effect.fail(
+      new KongTaskError({
+        reason: new ConnectionFailed({
+          detail: `no answer within ${Duration.format(deadline)}`,
+          cause: new Error("The statement was given up")
+        })
+      })
+    )
+  )
+
+  const answered = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
+    Effect.timeoutOrElse(statement, { duration: deadline, orElse: () => unanswered })
+
+  /** One statement: given up when it gets no answer, and tried again for as long as the database is away. */
+  const persist = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
+    retrying(answered(statement))
 
   const { beatNow, isLost } = yield* Lease.acquire({
     id,
@@ -137,7 +157,7 @@ export const run = Effect.fnUntraced(function*(
         if (announcement._tag === "Listening") publish(WorkerEvent.PoolListening({ pool: id }))
         return wake.open
       }),
-      persist,
+      retrying,
       Effect.catch((error) => Effect.logWarning("No notifications from this database; polling only.", error)),
       Effect.forkScoped
     )
@@ -145,12 +165,12 @@ export const run = Effect.fnUntraced(function*(
 
   const claim = Effect.gen(function*() {
     if (isInDoubt) {
-      yield* store.releaseUnknown(id, [...jobs.ids(), ...settler.unsettled()])
+      yield* answered(store.releaseUnknown(id, [...jobs.ids(), ...settler.unsettled()]))
       isInDoubt = false
     }
     wake.closeUnsafe()
     const wanted = jobs.wanted()
-    const claimed = yield* store.claim({ pool: id, tasks, ...wanted })
+    const claimed = yield* answered(store.claim({ pool: id, tasks, ...wanted }))
     yield* jobs.accept(claimed.jobs)
     return { ...claimed, start: wanted.start }
   }).pipe(
@@ -161,7 +181,7 @@ export const run = Effect.fnUntraced(function*(
     ),
     // An interruption comes before a claim or after its jobs are accepted, never in between.
     Effect.uninterruptible,
-    persist
+    retrying
   )
 
   const idle = Effect.fnUntraced(function*(contended: boolean, nextDueIn: number | undefined) {
