@@ -36,6 +36,8 @@ export interface Jobs {
   readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
   /** Interrupts these jobs, waits for their finalizers, and settles them as cancelled. */
   readonly cancel: (ids: ReadonlyArray<JobId>) => Effect.Effect<void>
+  /** How long the claim loop may sleep, in milliseconds: what waits in the buffer must be looked after. */
+  readonly maxSleep: () => number
   /** Every job that this pool knows it holds, but for its unsettled outcomes. */
   readonly ids: () => ReadonlyArray<JobId>
   /** The running jobs, each as its task and id. */
@@ -139,8 +141,8 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const giveBackStale = Effect.sync(() => {
     const now = nowMillis()
-    const stale = buffer.findIndex((entry) => now - entry.since < maxWaitMillis)
-    const count = stale === -1 ? buffer.length : stale
+    const fresh = buffer.findIndex((entry) => now - entry.since < maxWaitMillis)
+    const count = fresh === -1 ? buffer.length : fresh
     if (count === 0) return
     for (const { job } of buffer.slice(0, count)) release(job)
     buffer = buffer.slice(count)
@@ -167,6 +169,7 @@ export const make = Effect.fnUntraced(function*(options: {
       return { start, limit: Math.max(1, start + target() - buffer.length) }
     },
     demand: Effect.gen(function*() {
+      yield* giveBackStale
       while (!hasRoom()) {
         hasDemand.closeUnsafe()
         yield* buffer.length === 0
@@ -194,6 +197,7 @@ export const make = Effect.fnUntraced(function*(options: {
         cancelling.add(id)
         return Effect.andThen(FiberMap.remove(fibers, id), Effect.sync(() => void cancelling.delete(id)))
       }, { concurrency: "unbounded", discard: true }),
+    maxSleep: () => buffer.length === 0 ? Infinity : maxWaitMillis,
     ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
     running: () => Array.from(names, ([id, task]) => `${task} ${id}`),
     isEmpty: () => running === 0 && buffer.length === 0

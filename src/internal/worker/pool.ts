@@ -35,6 +35,8 @@ export interface PoolOptions {
   readonly store: Store
   readonly runners: ReadonlyMap<string, Runner>
   readonly settings: Settings
+  /** What is not to be claimed; asked for before each claim. */
+  readonly forbiddenFlags: Effect.Effect<ReadonlyArray<string>, KongTaskError>
   /** Stop when nothing is left to claim. */
   readonly once: boolean
   readonly publish: (event: WorkerEvent) => void
@@ -55,7 +57,7 @@ const transientBackoff = Schedule.exponential("100 millis").pipe(
 )
 
 export const run = Effect.fnUntraced(function*(
-  { id, once, publish, runners, settings, store }: PoolOptions
+  { forbiddenFlags, id, once, publish, runners, settings, store }: PoolOptions
 ): Effect.fn.Return<End, KongTaskError, Scope.Scope> {
   const scope = yield* Effect.scope
   const tasks = [...runners.keys()]
@@ -163,41 +165,43 @@ export const run = Effect.fnUntraced(function*(
     )
   }
 
-  const claim = Effect.gen(function*() {
-    if (isInDoubt) {
-      yield* answered(store.releaseUnknown(id, [...jobs.ids(), ...settler.unsettled()]))
-      isInDoubt = false
-    }
-    wake.closeUnsafe()
-    const wanted = jobs.wanted()
-    const claimed = yield* answered(store.claim({ pool: id, tasks, ...wanted }))
-    yield* jobs.accept(claimed.jobs)
-    return { ...claimed, start: wanted.start }
-  }).pipe(
-    Effect.tapError(() =>
-      Effect.sync(() => {
-        isInDoubt = true
-      })
-    ),
-    // An interruption comes before a claim or after its jobs are accepted, never in between.
-    Effect.uninterruptible,
-    retrying
-  )
+  const claim = (forbiddenFlags: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      if (isInDoubt) {
+        yield* answered(store.releaseUnknown(id, [...jobs.ids(), ...settler.unsettled()]))
+        isInDoubt = false
+      }
+      wake.closeUnsafe()
+      const wanted = jobs.wanted()
+      const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, ...wanted }))
+      yield* jobs.accept(claimed.jobs)
+      return { ...claimed, start: wanted.start }
+    }).pipe(
+      Effect.tapError(() =>
+        Effect.sync(() => {
+          isInDoubt = true
+        })
+      ),
+      // An interruption comes before a claim or after its jobs are accepted, never in between.
+      Effect.uninterruptible,
+      retrying
+    )
 
   const idle = Effect.fnUntraced(function*(contended: boolean, nextDueIn: number | undefined) {
     publish(WorkerEvent.PoolIdle({ pool: id }))
     const jitter = 0.9 + 0.2 * (yield* Random.next)
     const wait = contended
       ? contendedMillis * jitter
-      : Math.min(Duration.toMillis(settings.pollInterval) * jitter, nextDueIn ?? Infinity)
+      : Math.min(Duration.toMillis(settings.pollInterval) * jitter, nextDueIn ?? Infinity, jobs.maxSleep())
     yield* Effect.timeoutOption(wake.await, Duration.millis(Math.ceil(wait)))
   })
 
   yield* Effect.gen(function*() {
     while (true) {
       yield* jobs.demand
+      const flags = yield* forbiddenFlags
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
-      const { contended, jobs: claimed, nextDueIn, start } = yield* claim
+      const { contended, jobs: claimed, nextDueIn, start } = yield* claim(flags)
       if (claimed.length > 0) continue
       // Due, but not to be had for the buffer: jobs on their last attempt.
       if (contended && start === 0) {
