@@ -159,10 +159,16 @@ left join :schema._private_job_queues as queue on queue.id = job.job_queue_id;
 -- backlog; `queued` takes the head of each queue that is free, together with its queue. Names are looked up for the
 -- claimed jobs only, so that a large table of queues is not read.
 --
+-- Jobs with a forbidden flag are passed over. To find the others, `allowed` reads at most `max_jobs` + 1000 jobs from the
+-- oldest due one of a lane on, and as many from the place in the lane of a job that is drawn anew for each claim (by its
+-- id, from those of the lane's oldest on or from all), so that a claim's cost is bounded and yet no job is hidden for
+-- good behind others; of a queue's lane, the oldest 500 due jobs. `free` is empty then; without forbidden flags
+-- `places`, and so `allowed`, is.
+--
 -- Locks: the claimed jobs, the queues of those that have one, and the pool's own row against being declared dead; a
 -- pool that is not registered any more gets nothing, for nobody would release it.
 create or replace function :schema._private_kongtask_claim(
-  pool text, task_names text[], max_jobs int, max_start int
+  pool text, task_names text[], max_jobs int, max_start int, forbidden_flags text[]
 )
 returns table (
   id text, task text, payload text, queue_name text, priority int, run_at float8, attempts int, max_attempts int,
@@ -193,10 +199,10 @@ begin
       order by priority limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
-    select lanes.task_id, lanes.priority, head.run_at
+    select lanes.task_id, lanes.priority, head.run_at, head.id
     from lanes
     cross join lateral (
-      select run_at from :schema._private_jobs
+      select run_at, id from :schema._private_jobs
       where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
         and run_at <= now()
       order by run_at, id limit 1
@@ -210,6 +216,50 @@ begin
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
         and run_at <= now()
       order by run_at, id limit max_jobs
+      for update skip locked
+    ) as job
+    where forbidden_flags is null
+    limit max_jobs
+  ), places as materialized (
+    select heads.task_id, heads.priority, drawn.run_at, drawn.id
+    from heads
+    cross join lateral (
+      select first.id + floor(random() * (last.id - first.id + 1))::int8 as id
+      from (
+        select case when random() < 0.5 then heads.id else (select min(id) from :schema._private_jobs) end as id offset 0
+      ) as first
+      cross join (select max(id) as id from :schema._private_jobs) as last
+      offset 0
+    ) as draw
+    cross join lateral (
+      select run_at, id from :schema._private_jobs where id >= draw.id order by id limit 1
+    ) as drawn
+    where forbidden_flags is not null
+  ), allowed as materialized (
+    select distinct job.id, job.priority, job.run_at
+    from places
+    cross join lateral (
+      (
+        select id, priority, run_at, flags from :schema._private_jobs
+        where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
+          and run_at <= now()
+        order by run_at, id limit max_jobs + 1000
+      )
+      union all
+      (
+        select id, priority, run_at, flags from :schema._private_jobs
+        where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
+          and run_at <= now() and (run_at, id) >= (places.run_at, places.id)
+        order by run_at, id limit max_jobs + 1000
+      )
+    ) as job
+    where (job.flags ?| forbidden_flags) is not true
+  ), unflagged as materialized (
+    select job.id, job.priority, job.run_at, job.is_last
+    from (select * from allowed order by priority, run_at, id) as candidate
+    cross join lateral (
+      select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
+      where id = candidate.id and is_available and run_at <= now() and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
     limit max_jobs
@@ -237,10 +287,24 @@ begin
       select distinct on (lane.queue_id) lane.queue_id, lane.priority, head.run_at, head.id
       from free_queue_lanes as lane
       cross join lateral (
-        select run_at, id from :schema._private_jobs
-        where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
-          and task_id in (select tasks.id from tasks)
-        order by run_at, id limit 1
+        (
+          select run_at, id from :schema._private_jobs
+          where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
+            and task_id in (select tasks.id from tasks) and forbidden_flags is null
+          order by run_at, id limit 1
+        )
+        union all
+        (
+          select oldest.run_at, oldest.id
+          from (
+            select run_at, id, flags from :schema._private_jobs
+            where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
+              and task_id in (select tasks.id from tasks) and forbidden_flags is not null
+            order by run_at, id limit 500
+          ) as oldest
+          where (oldest.flags ?| forbidden_flags) is not true
+          order by oldest.run_at, oldest.id limit 1
+        )
       ) as head
       order by lane.queue_id, lane.priority
     ) as head
@@ -256,14 +320,14 @@ begin
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
       where id = head.id and job_queue_id = queue.id and is_available and run_at <= now()
-        and task_id in (select tasks.id from tasks)
+        and task_id in (select tasks.id from tasks) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
     limit max_jobs
   ), chosen as materialized (
     select id from (
       select id, is_last, row_number() over (order by priority, run_at, id) as place
-      from (select * from free union all select * from queued) as candidate
+      from (select * from free union all select * from unflagged union all select * from queued) as candidate
     ) as candidate
     where place <= max_jobs and (place <= max_start or not is_last)
   ), holder as materialized (
@@ -290,7 +354,8 @@ begin
   from claimed as job
   union all
   select null, null, null, null, null, null, null, null, null, null, null, null, null,
-    exists (select from heads) or exists (select from queue_heads),
+    case when forbidden_flags is null then exists (select from heads) else exists (select from allowed) end
+      or exists (select from queue_heads),
     (
       select extract(epoch from least(
         (

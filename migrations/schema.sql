@@ -61,6 +61,12 @@ CREATE TABLE graphile_worker._private_known_crontabs (
   CONSTRAINT _private_known_crontabs_pkey PRIMARY KEY (identifier)
 );
 
+CREATE TABLE graphile_worker._private_kongtask_cancellations (
+  job_id bigint NOT NULL,
+  requested_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT _private_kongtask_cancellations_pkey PRIMARY KEY (job_id)
+);
+
 CREATE TABLE graphile_worker._private_kongtask_migrations (
   id integer NOT NULL,
   name text NOT NULL,
@@ -103,9 +109,117 @@ ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_known_crontabs ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE graphile_worker._private_kongtask_cancellations ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_tasks ENABLE ROW LEVEL SECURITY;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json, payloads json)
+ RETURNS TABLE(place integer, refused boolean, job graphile_worker._private_jobs)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  spec record;
+  held "graphile_worker"._private_jobs;
+  added "graphile_worker"._private_jobs;
+begin
+  -- The usual refusal: seen before anything uses up an id.
+  select item.ordinality::int as place, other as held into spec
+  from json_array_elements(specs) with ordinality as item (value, ordinality)
+  cross join lateral (
+    select * from "graphile_worker"._private_jobs as job where job.key = item.value ->> 5 offset 0
+  ) as other
+  where item.value ->> 8 = 'reject'
+  order by item.ordinality
+  limit 1;
+  if found then
+    place := spec.place;
+    refused := true;
+    job := spec.held;
+    return next;
+    return;
+  end if;
+
+  begin
+    for spec in
+      select
+        items.ordinality::int as place, items.item ->> 0 as task, items.payload, items.item ->> 1 as queue_name,
+        coalesce(
+          to_timestamp((items.item ->> 2)::float8 / 1000),
+          now() + (items.item ->> 3)::float8 * interval '1 millisecond'
+        ) as run_at,
+        (items.item ->> 4)::int as max_attempts, items.item ->> 5 as key, (items.item ->> 6)::int as priority,
+        case when json_typeof(items.item -> 7) = 'array'
+          then (select array_agg(flag) from json_array_elements_text(items.item -> 7) as flag)
+        end as flags,
+        items.item ->> 8 as key_mode
+      from rows from (json_array_elements(specs), json_array_elements(payloads))
+        with ordinality as items (item, payload, ordinality)
+      order by items.ordinality
+    loop
+      loop
+        added := null;
+        held := null;
+        if spec.key is not null and spec.key_mode in ('reject', 'dedupe') then
+          select * into held from "graphile_worker"._private_jobs as other where other.key = spec.key;
+        end if;
+
+        if held.id is not null and spec.key_mode = 'reject' then
+          raise exception 'the key is taken' using errcode = 'KTDUP';
+        elsif held.id is not null and (held.attempts < held.max_attempts or held.locked_at < 'infinity') then
+          added := held;
+        elsif held.id is not null then
+          -- Locked, so that nobody revives it between here and its replacement.
+          perform from "graphile_worker"._private_jobs as other
+          where other.id = held.id and other.key = spec.key and other.attempts >= other.max_attempts
+            and (other.locked_at is null or other.locked_at = 'infinity')
+          for update;
+          if found then
+            added := "graphile_worker".add_job(
+              spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
+              spec.flags, 'replace'
+            );
+          end if;
+        elsif spec.key is null or spec.key_mode not in ('reject', 'dedupe') then
+          added := "graphile_worker".add_job(
+            spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
+            spec.flags, spec.key_mode
+          );
+        else
+          begin
+            held := "graphile_worker".add_job(
+              spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
+              spec.flags, 'unsafe_dedupe'
+            );
+            if held.revision > 0 then
+              raise exception 'the key is taken' using errcode = 'KTDUP';
+            end if;
+            added := held;
+          exception when sqlstate 'KTDUP' then
+            if spec.key_mode = 'reject' then
+              raise;
+            end if;
+          end;
+        end if;
+        exit when added.id is not null;
+      end loop;
+      place := spec.place;
+      refused := false;
+      job := added;
+      return next;
+    end loop;
+  exception when sqlstate 'KTDUP' then
+    place := spec.place;
+    refused := true;
+    job := held;
+    return next;
+  end;
+end
+$function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_keyed(spec graphile_worker.job_spec, preserve_run_at boolean, number bigint)
  RETURNS graphile_worker._private_jobs
@@ -178,6 +292,39 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_cancel(job_id bigint)
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  target "graphile_worker"._private_jobs;
+begin
+  select * into target from "graphile_worker"._private_jobs as job where job.id = job_id for update;
+  if not found then
+    return;
+  end if;
+
+  delete from "graphile_worker"._private_kongtask_cancellations as request
+  where not exists (select from "graphile_worker"._private_jobs as job where job.id = request.job_id);
+
+  if target.locked_at is null or target.locked_at = 'infinity' then
+    delete from "graphile_worker"._private_jobs as job where job.id = target.id;
+  elsif exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = target.locked_by) then
+    insert into "graphile_worker"._private_kongtask_cancellations as request (job_id) values (target.id) on conflict do nothing;
+    perform pg_notify('jobs:insert', json_build_object('r', random(), 'count', 0, 'cancel', target.locked_by)::text);
+  else
+    update "graphile_worker"._private_jobs as job
+    set key = null, attempts = job.max_attempts,
+      updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
+    where job.id = target.id
+    returning * into target;
+  end if;
+  return next target;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_check_spec(identifier text, queue_name text, max_attempts integer, job_key text, priority integer)
  RETURNS void
  LANGUAGE plpgsql
@@ -206,7 +353,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer, forbidden_flags text[])
  RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text, contended boolean, next_due_in double precision)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -232,10 +379,10 @@ begin
       order by priority limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
-    select lanes.task_id, lanes.priority, head.run_at
+    select lanes.task_id, lanes.priority, head.run_at, head.id
     from lanes
     cross join lateral (
-      select run_at from "graphile_worker"._private_jobs
+      select run_at, id from "graphile_worker"._private_jobs
       where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
         and run_at <= now()
       order by run_at, id limit 1
@@ -249,6 +396,50 @@ begin
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
         and run_at <= now()
       order by run_at, id limit max_jobs
+      for update skip locked
+    ) as job
+    where forbidden_flags is null
+    limit max_jobs
+  ), places as materialized (
+    select heads.task_id, heads.priority, drawn.run_at, drawn.id
+    from heads
+    cross join lateral (
+      select first.id + floor(random() * (last.id - first.id + 1))::int8 as id
+      from (
+        select case when random() < 0.5 then heads.id else (select min(id) from "graphile_worker"._private_jobs) end as id offset 0
+      ) as first
+      cross join (select max(id) as id from "graphile_worker"._private_jobs) as last
+      offset 0
+    ) as draw
+    cross join lateral (
+      select run_at, id from "graphile_worker"._private_jobs where id >= draw.id order by id limit 1
+    ) as drawn
+    where forbidden_flags is not null
+  ), allowed as materialized (
+    select distinct job.id, job.priority, job.run_at
+    from places
+    cross join lateral (
+      (
+        select id, priority, run_at, flags from "graphile_worker"._private_jobs
+        where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
+          and run_at <= now()
+        order by run_at, id limit max_jobs + 1000
+      )
+      union all
+      (
+        select id, priority, run_at, flags from "graphile_worker"._private_jobs
+        where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
+          and run_at <= now() and (run_at, id) >= (places.run_at, places.id)
+        order by run_at, id limit max_jobs + 1000
+      )
+    ) as job
+    where (job.flags ?| forbidden_flags) is not true
+  ), unflagged as materialized (
+    select job.id, job.priority, job.run_at, job.is_last
+    from (select * from allowed order by priority, run_at, id) as candidate
+    cross join lateral (
+      select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
+      where id = candidate.id and is_available and run_at <= now() and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
     limit max_jobs
@@ -276,10 +467,24 @@ begin
       select distinct on (lane.queue_id) lane.queue_id, lane.priority, head.run_at, head.id
       from free_queue_lanes as lane
       cross join lateral (
-        select run_at, id from "graphile_worker"._private_jobs
-        where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
-          and task_id in (select tasks.id from tasks)
-        order by run_at, id limit 1
+        (
+          select run_at, id from "graphile_worker"._private_jobs
+          where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
+            and task_id in (select tasks.id from tasks) and forbidden_flags is null
+          order by run_at, id limit 1
+        )
+        union all
+        (
+          select oldest.run_at, oldest.id
+          from (
+            select run_at, id, flags from "graphile_worker"._private_jobs
+            where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
+              and task_id in (select tasks.id from tasks) and forbidden_flags is not null
+            order by run_at, id limit 500
+          ) as oldest
+          where (oldest.flags ?| forbidden_flags) is not true
+          order by oldest.run_at, oldest.id limit 1
+        )
       ) as head
       order by lane.queue_id, lane.priority
     ) as head
@@ -295,14 +500,14 @@ begin
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
       where id = head.id and job_queue_id = queue.id and is_available and run_at <= now()
-        and task_id in (select tasks.id from tasks)
+        and task_id in (select tasks.id from tasks) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
     limit max_jobs
   ), chosen as materialized (
     select id from (
       select id, is_last, row_number() over (order by priority, run_at, id) as place
-      from (select * from free union all select * from queued) as candidate
+      from (select * from free union all select * from unflagged union all select * from queued) as candidate
     ) as candidate
     where place <= max_jobs and (place <= max_start or not is_last)
   ), holder as materialized (
@@ -329,7 +534,8 @@ begin
   from claimed as job
   union all
   select null, null, null, null, null, null, null, null, null, null, null, null, null,
-    exists (select from heads) or exists (select from queue_heads),
+    case when forbidden_flags is null then exists (select from heads) else exists (select from allowed) end
+      or exists (select from queue_heads),
     (
       select extract(epoch from least(
         (
@@ -376,6 +582,97 @@ begin
   where name is not null and queue.id is null
   order by name
   on conflict (queue_name) do nothing;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_delete_unused(of_tasks boolean, of_queues boolean)
+ RETURNS TABLE(tasks integer, queues integer)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '2s'
+ SET enable_nestloop TO 'off'
+AS $function$
+begin
+  tasks := 0;
+  queues := 0;
+  if exists (
+    select from "graphile_worker"._private_tasks as task
+    where of_tasks and not exists (select from "graphile_worker"._private_jobs as job where job.task_id = task.id)
+  ) or exists (
+    select from "graphile_worker"._private_job_queues as queue
+    where of_queues and queue.locked_at is null
+      and not exists (select from "graphile_worker"._private_jobs as job where job.job_queue_id = queue.id)
+  ) then
+    lock table "graphile_worker"._private_jobs in share row exclusive mode;
+
+    delete from "graphile_worker"._private_tasks as task
+    where of_tasks and not exists (select from "graphile_worker"._private_jobs as job where job.task_id = task.id);
+    get diagnostics tasks = row_count;
+
+    delete from "graphile_worker"._private_job_queues as queue
+    where of_queues and queue.locked_at is null
+      and not exists (select from "graphile_worker"._private_jobs as job where job.job_queue_id = queue.id);
+    get diagnostics queues = row_count;
+  end if;
+  return next;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_describe(job graphile_worker._private_jobs, state text DEFAULT NULL::text)
+ RETURNS TABLE(id text, task text, state text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, updated_at double precision, key text, locked_at double precision, locked_by text, revision integer, flags text)
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select
+    $1.id::text,
+    "graphile_worker"._private_kongtask_task_name($1.task_id),
+    coalesce($2, "graphile_worker"._private_kongtask_state($1.run_at, $1.attempts, $1.max_attempts, $1.locked_at)),
+    $1.payload::text,
+    "graphile_worker"._private_kongtask_queue_name($1.job_queue_id),
+    $1.priority::int,
+    "graphile_worker"._private_kongtask_millis($1.run_at),
+    $1.attempts::int,
+    $1.max_attempts::int,
+    $1.last_error,
+    "graphile_worker"._private_kongtask_millis($1.created_at),
+    "graphile_worker"._private_kongtask_millis($1.updated_at),
+    $1.key,
+    "graphile_worker"._private_kongtask_millis($1.locked_at),
+    $1.locked_by,
+    $1.revision::int,
+    $1.flags::text
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_force_unlock(pools text[])
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  unlocked bigint;
+begin
+  delete from "graphile_worker"._private_kongtask_pools as pool where pool.id = any (pools);
+
+  return query
+  update "graphile_worker"._private_jobs as job
+  set
+    locked_at = null,
+    locked_by = null,
+    updated_at = now(),
+    last_error = case when job.attempts >= job.max_attempts
+      then 'The pool ' || job.locked_by || ' was unlocked while it ran attempt ' || job.attempts || ', the last one.'
+      else job.last_error end
+  where job.locked_by = any (pools) and job.locked_at is distinct from 'infinity'
+  returning job.*;
+  get diagnostics unlocked = row_count;
+
+  update "graphile_worker"._private_job_queues as queue
+  set locked_at = null, locked_by = null
+  where queue.locked_by = any (pools);
+
+  if unlocked > 0 then
+    perform "graphile_worker"._private_kongtask_notify(unlocked);
+  end if;
 end
 $function$;
 
@@ -543,7 +840,25 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], failures json, releases json)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_retry_jobs(job_ids bigint[])
+ RETURNS SETOF graphile_worker._private_jobs
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  update "graphile_worker"._private_jobs as job
+  set
+    attempts = 0,
+    run_at = now(),
+    updated_at = now(),
+    locked_by = case when job.locked_at = 'infinity' then job.locked_by end,
+    locked_at = case when job.locked_at = 'infinity' then job.locked_at end
+  where job.id = any (job_ids)
+    and "graphile_worker"._private_kongtask_is_free(job.locked_at)
+    and not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = job.locked_by)
+  returning *
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json)
  RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -556,8 +871,10 @@ begin
   return query
   with completed as (
     delete from "graphile_worker"._private_jobs
-    where id = any (completed_ids) and locked_by = pool
+    where id = any (completed_ids || cancelled_ids) and locked_by = pool
     returning id, job_queue_id
+  ), requests as (
+    delete from "graphile_worker"._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
     update "graphile_worker"._private_jobs as job
     set last_error = failure.error, updated_at = now(), locked_by = null, locked_at = null,
@@ -989,4 +1306,5 @@ INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, ad
   (1, '0001_contract', true, NULL),
   (2, '0002_functions', false, NULL),
   (3, '0003_kongtask_jobs', false, NULL),
-  (4, '0004_pools', false, NULL);
+  (4, '0004_pools', false, NULL),
+  (5, '0005_administration', false, NULL);

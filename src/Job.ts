@@ -68,11 +68,15 @@ export type State = typeof State.Type
  *   the key and will not be retried, and a new job is added
  * - `preserve_run_at`: as `replace`, but a job that has not been attempted keeps its time
  * - `unsafe_dedupe`: the existing job stays as it is, whatever its state, even running or failed
+ * - `dedupe`: a job that waits or runs stays as it is; a failed one loses the key, and a new job is added
+ * - `reject`: nothing is added, whatever the state of the existing job; fails with `DuplicateJobKey`
+ *
+ * The first three are those of graphile-worker and of the SQL function `add_job`; the others are KongTask's own.
  *
  * @category schemas
  * @since 0.1.0
  */
-export const KeyMode = Schema.Literals(["replace", "preserve_run_at", "unsafe_dedupe"])
+export const KeyMode = Schema.Literals(["replace", "preserve_run_at", "unsafe_dedupe", "dedupe", "reject"])
 
 /**
  * @category models
@@ -138,7 +142,7 @@ export interface Options {
   readonly jobKey?: string | undefined
   /** What to do when the key is taken. Default: `replace`. */
   readonly jobKeyMode?: KeyMode | undefined
-  /** Marks, stored with the job; graphile-worker's workers can be told to leave jobs with some of them alone. Default: none. */
+  /** Marks, of one character or more each; workers can be told to leave jobs with some of them alone. Default: none. */
   readonly flags?: ReadonlyArray<string> | undefined
 }
 
@@ -256,5 +260,33 @@ export class InvalidJob extends Schema.TaggedError<InvalidJob>("kongtask/Job/Inv
   override get message(): string {
     const which = this.index === undefined ? "" : ` (job ${this.index} of the call)`
     return `A job of task "${this.task}"${which} cannot be added: ${this.field} ${this.problem}.`
+  }
+}
+
+/**
+ * A job was to be added with `jobKeyMode: "reject"`, and its key is another
+ * job's. Nothing was added, no job of the same call either; the caller's
+ * transaction goes on.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DuplicateJobKey extends Schema.TaggedError<DuplicateJobKey>("kongtask/Job/DuplicateJobKey")(
+  "DuplicateJobKey",
+  {
+    /** The name of the task whose job was refused. */
+    task: Schema.String,
+    key: Schema.String,
+    /** The job that has the key. */
+    existing: JobId,
+    /** Where that job stood. */
+    state: State,
+    /** Which of the jobs of one `addMany`, counted from 0. */
+    index: Schema.optional(Schema.Int)
+  }
+) {
+  override get message(): string {
+    const which = this.index === undefined ? "" : ` (job ${this.index} of the call)`
+    return `A job of task "${this.task}"${which} was not added: job ${this.existing}, which is ${this.state}, has its key.`
   }
 }

@@ -71,6 +71,11 @@ export interface ClaimRequest {
    * their last attempt are only among the first so many. Left out: all of them.
    */
   readonly start?: number | undefined
+  /**
+   * Jobs with one of these flags are passed over. A claim looks past a bounded number of them, so that others behind
+   * very many of them may need several claims to be found.
+   */
+  readonly forbiddenFlags?: ReadonlyArray<string> | undefined
 }
 
 /**
@@ -134,7 +139,8 @@ export interface Batch {
 }
 
 /**
- * Which jobs `list` and `count` look at. All given conditions must hold.
+ * Which jobs `list`, `count` and `stats` look at. All given conditions must hold. Times are milliseconds since the
+ * epoch; `After` includes the time, `Before` does not.
  *
  * @category models
  * @since 0.1.0
@@ -144,6 +150,74 @@ export interface Filter {
   readonly states?: ReadonlyArray<Job.State> | undefined
   readonly queueName?: string | undefined
   readonly key?: string | undefined
+  readonly flag?: string | undefined
+  readonly addedAfter?: number | undefined
+  readonly addedBefore?: number | undefined
+  readonly runAfter?: number | undefined
+  readonly runBefore?: number | undefined
+}
+
+/**
+ * How many jobs there are in each state.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Counts = Readonly<Record<Job.State, number>>
+
+/**
+ * How many jobs there are: of all, of each task, and of each named queue.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stats {
+  readonly all: Counts
+  /** By the task's name; tasks without jobs are left out. */
+  readonly tasks: ReadonlyMap<string, Counts>
+  /** By the queue's name; queues without jobs are left out. */
+  readonly queues: ReadonlyMap<string, Counts>
+}
+
+/**
+ * What `reschedule` changes; what is left out stays.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Changes {
+  /** Milliseconds since the epoch. */
+  readonly runAt: number | undefined
+  /** Milliseconds from now, by the database's clock. */
+  readonly delay: number | undefined
+  readonly priority: number | undefined
+  readonly attempts: number | undefined
+  readonly maxAttempts: number | undefined
+}
+
+/**
+ * What a cleanup deletes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CleanupRequest {
+  readonly tasks: boolean
+  readonly queues: boolean
+  /** Jobs that failed for good longer ago than these milliseconds; `undefined` keeps all. */
+  readonly failedJobs: number | undefined
+}
+
+/**
+ * How many of each a cleanup has deleted.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Cleanup {
+  readonly tasks: number
+  readonly queues: number
+  readonly failedJobs: number
 }
 
 /**
@@ -222,17 +296,24 @@ export interface Capabilities {
 export interface Store {
   readonly capabilities: Capabilities
 
-  /** Adds one job; joins the caller's transaction. One statement. */
-  readonly add: (spec: JobSpec) => Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError>
+  /**
+   * Adds one job; joins the caller's transaction, which a `DuplicateJobKey` leaves usable. One statement.
+   */
+  readonly add: (spec: JobSpec) => Effect.Effect<Job.Job, Job.InvalidJob | Job.DuplicateJobKey | KongTaskError>
 
-  /** Adds jobs in the given order, all or none; joins the caller's transaction. One statement. */
+  /**
+   * Adds jobs in the given order, all or none; joins the caller's transaction, which a `DuplicateJobKey` leaves usable.
+   * One statement.
+   */
   readonly addMany: (
     specs: ReadonlyArray<JobSpec>
-  ) => Effect.Effect<ReadonlyArray<Job.Job>, Job.InvalidJob | KongTaskError>
+  ) => Effect.Effect<ReadonlyArray<Job.Job>, Job.InvalidJob | Job.DuplicateJobKey | KongTaskError>
 
   readonly get: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
   readonly list: (filter: Filter, page: Page) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
   readonly count: (filter: Filter) => Effect.Effect<number, KongTaskError>
+  /** One statement. */
+  readonly stats: (filter: Filter) => Effect.Effect<Stats, KongTaskError>
 
   /**
    * Deletes a job that nobody holds. One that is running loses its key and its
@@ -250,13 +331,45 @@ export interface Store {
   readonly cancel: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 
   /**
+   * Deletes jobs as if they had completed, and answers them as they were, their state `completed`. Like the next three
+   * it joins the caller's transaction, leaves alone whatever is held or not there, and answers in the order of ids.
+   */
+  readonly complete: (ids: ReadonlyArray<Job.JobId>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Fails jobs for good. */
+  readonly fail: (
+    ids: ReadonlyArray<Job.JobId>,
+    message: string | undefined
+  ) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Changes jobs and announces them. */
+  readonly reschedule: (
+    ids: ReadonlyArray<Job.JobId>,
+    changes: Changes
+  ) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Makes jobs due now, no attempt charged, their last error kept, and announces them. */
+  readonly retry: (ids: ReadonlyArray<Job.JobId>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /**
+   * Takes from pools what they hold, alive or not, and answers it; the attempts stay charged. A living pool is lost by
+   * it, as after `releasePools`.
+   */
+  readonly forceUnlock: (pools: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Deletes old failed jobs, then tasks and queues without jobs; no job that is being added at that moment loses its own. */
+  readonly cleanup: (request: CleanupRequest) => Effect.Effect<Cleanup, KongTaskError>
+
+  /**
    * Claims due jobs. One statement, committed at once. A pool that is not registered gets nothing, for nobody would
    * release it.
    */
   readonly claim: (request: ClaimRequest) => Effect.Effect<Claim, KongTaskError>
 
   /** Holds due jobs by row locks only, while the scope is open. Needs `capabilities.batch`; dies without it. */
-  readonly batch: (request: ClaimRequest) => Effect.Effect<Batch, KongTaskError, Scope.Scope>
+  readonly batch: (
+    request: Omit<ClaimRequest, "forbiddenFlags">
+  ) => Effect.Effect<Batch, KongTaskError, Scope.Scope>
 
   /**
    * Records outcomes of jobs that the pool holds, all in one statement, and
@@ -267,6 +380,17 @@ export interface Store {
     pool: string,
     settlements: ReadonlyArray<Settlement>
   ) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
+
+  /**
+   * Runs an effect in a transaction of this store's client and completes the pool's job in the same one: both happen, or
+   * neither. Succeeds with `None`, and without the effect's writes, when the job was not the pool's any more. When the
+   * connection breaks at the commit, the job's row tells what became of it.
+   */
+  readonly completeWith: <A, E, R>(
+    pool: string,
+    id: Job.JobId,
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E | KongTaskError, R>
 
   /**
    * Gives back uncharged whatever the pool holds beyond the jobs that it knows of, for after a claim whose answer was

@@ -1,5 +1,5 @@
 /**
- * Adding jobs, looking at them, and taking them back.
+ * Adding jobs, looking at them, changing them, and taking them back.
  *
  * Everything here joins the caller's transaction: an `add` inside
  * `sql.withTransaction` takes effect when that transaction commits, and never
@@ -9,41 +9,19 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
-import * as JobSpec from "./internal/jobSpec.ts"
+import * as Stream from "effect/Stream"
+import { make as makeQueue } from "./internal/queue.ts"
+import type { Changes, CleanupOptions, Filter, ListOptions } from "./internal/queueInput.ts"
 import type * as Job from "./Job.ts"
 import * as JobStore from "./JobStore.ts"
 import type { KongTaskError } from "./KongTaskError.ts"
 import type * as Task from "./Task.ts"
 
-/**
- * Which jobs to look at. All given conditions must hold; an empty filter means
- * every job.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Filter {
-  readonly task?: Task.Any | ReadonlyArray<Task.Any> | undefined
-  readonly state?: Job.State | ReadonlyArray<Job.State> | undefined
-  readonly queueName?: string | undefined
-  readonly key?: string | undefined
-}
-
-/**
- * One page of `list`.
- *
- * @category models
- * @since 0.1.0
- */
-export interface ListOptions extends Filter {
-  /** How many jobs at most, 1 to 10,000. Default: 100. */
-  readonly limit?: number | undefined
-  /** Only jobs added after this one: the id of the last job of the page before. */
-  readonly after?: Job.JobId | undefined
-}
+export type { Changes, CleanupOptions, Filter, ListOptions } from "./internal/queueInput.ts"
 
 /**
  * @category models
@@ -55,17 +33,6 @@ export interface Options {
 }
 
 const defaultMaxPayloadBytes = 1024 * 1024
-const defaultListLimit = 100
-const maxListLimit = 10_000
-
-const names = (filter: Filter): JobStore.Filter => ({
-  tasks: filter.task === undefined ? undefined : toArray(filter.task).map((task) => task.name),
-  states: filter.state === undefined ? undefined : toArray(filter.state),
-  queueName: filter.queueName,
-  key: filter.key
-})
-
-const toArray = <A>(input: A | ReadonlyArray<A>): ReadonlyArray<A> => Array.isArray(input) ? input : [input as A]
 
 /**
  * @category services
@@ -79,13 +46,19 @@ export class Queue extends Context.Service<Queue, {
    *
    * One statement. Fails with `InvalidJob` before the database is touched when
    * the payload does not encode or an option is out of range; nothing is written
-   * then. With a `jobKey` the answer may be an existing job.
+   * then. With a `jobKey` the answer may be an existing job, or, in the mode
+   * `reject`, the error `DuplicateJobKey`, after which the caller's transaction
+   * goes on.
    */
   readonly add: <T extends Task.Any>(
     task: T,
     payload: T["payloadSchema"]["~type.make.in"],
     options?: Job.Options
-  ) => Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError, T["payloadSchema"]["EncodingServices"]>
+  ) => Effect.Effect<
+    Job.Job,
+    Job.InvalidJob | Job.DuplicateJobKey | KongTaskError,
+    T["payloadSchema"]["EncodingServices"]
+  >
 
   /**
    * Adds jobs of any tasks, all or none, and answers them in the same order.
@@ -93,25 +66,43 @@ export class Queue extends Context.Service<Queue, {
    * **Details**
    *
    * One statement. Requests are applied in order, so that a later one may replace
-   * an earlier one of the same key. A bad one fails the whole call and says which
-   * it was.
+   * an earlier one of the same key. A bad one, or one that is refused as
+   * `DuplicateJobKey`, fails the whole call and says which it was; the second kind
+   * leaves the caller's transaction as it was before the call.
    */
   readonly addMany: <R extends Task.Request<Task.Any>>(
     requests: Iterable<R>
   ) => Effect.Effect<
     ReadonlyArray<Job.Job>,
-    Job.InvalidJob | KongTaskError,
+    Job.InvalidJob | Job.DuplicateJobKey | KongTaskError,
     R["task"]["payloadSchema"]["EncodingServices"]
   >
 
   /** The job of that id, if it is there: a completed job is not. One statement. */
   readonly get: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 
-  /** Jobs in the order in which they were added. One statement. */
+  /** The job of that key, if it is there. One statement. */
+  readonly getByKey: (key: string) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /** Jobs in the order of their ids, which is that of their adding. One statement. */
   readonly list: (options?: ListOptions) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /**
+   * All jobs that a filter finds, in the order of their ids.
+   *
+   * **Details**
+   *
+   * One statement a page of 1,000 jobs, as they are wanted. Each page is read when
+   * its turn comes: a job that changes meanwhile is found as it is then, at most
+   * once.
+   */
+  readonly stream: (filter?: Filter) => Stream.Stream<Job.Job, KongTaskError>
 
   /** How many jobs there are. One statement, which reads them all. */
   readonly count: (filter?: Filter) => Effect.Effect<number, KongTaskError>
+
+  /** How many jobs there are in each state, of all, of each task and of each queue. One statement, which reads them all. */
+  readonly stats: (filter?: Filter) => Effect.Effect<JobStore.Stats, KongTaskError>
 
   /**
    * Takes a job back, by id or by key, and answers it; `None` if it is not there.
@@ -125,6 +116,67 @@ export class Queue extends Context.Service<Queue, {
   readonly remove: (
     target: Job.JobId | { readonly key: string }
   ) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /**
+   * Deletes jobs as if they had completed, and answers them as they were.
+   *
+   * **Details**
+   *
+   * Like `fail`, `reschedule` and `retry` it answers the jobs that it changed, in
+   * the order of their ids. The others are not there, or somebody holds them: only
+   * a holder that has been silent for four hours counts as nobody. One statement.
+   */
+  readonly complete: (ids: Iterable<Job.JobId>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Fails jobs for good, with this as their last error. Default: "Manually marked as failed". One statement. */
+  readonly fail: (
+    ids: Iterable<Job.JobId>,
+    message?: string
+  ) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Changes when jobs run, and how often they may; workers hear of it. One statement. */
+  readonly reschedule: (
+    ids: Iterable<Job.JobId>,
+    changes: Changes
+  ) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /**
+   * Makes jobs due now, with all of their attempts before them: failed ones are
+   * `ready` again. Their last error stays until the next attempt ends. Workers hear
+   * of it. One statement.
+   */
+  readonly retry: (ids: Iterable<Job.JobId>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /**
+   * Takes from pools, KongTask's or graphile-worker's, the jobs and queues that
+   * they hold, and answers the jobs. The attempts stay charged.
+   *
+   * **Gotchas**
+   *
+   * For pools that are known to be gone. One of KongTask's that lives interrupts
+   * its handlers at its next heartbeat and starts anew; one of graphile-worker's
+   * goes on, and its jobs may run twice. One statement, which scans the jobs.
+   */
+  readonly forceUnlock: (pools: Iterable<string>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /**
+   * Deletes what is not used any more, and says how much.
+   *
+   * **Details**
+   *
+   * Safe beside running workers of KongTask, and beside adds. First old failed
+   * jobs, one statement; then names without jobs, another one, each a scan of the
+   * jobs. The second one, if it finds any, makes whoever adds, claims or settles
+   * wait while it deletes them, and first waits itself for transactions that have
+   * done so, up to 2 seconds; then it fails with a transient `StatementFailed`.
+   *
+   * **Gotchas**
+   *
+   * In a transaction of the caller's the lock stays until that ends. A
+   * `repeatable read` transaction that began before a cleanup and adds a job after
+   * it may still use a name that is gone.
+   */
+  readonly cleanup: (options: CleanupOptions) => Effect.Effect<JobStore.Cleanup, KongTaskError>
 
   /**
    * Ends a job for good, on whatever machine it runs; `None` if it is not there.
@@ -145,33 +197,7 @@ export class Queue extends Context.Service<Queue, {
   static readonly layer = (options?: Options): Layer.Layer<Queue, never, JobStore.JobStore> =>
     Layer.effect(
       Queue,
-      Effect.gen(function*() {
-        const store = yield* JobStore.JobStore
-        const limits = { maxPayloadBytes: options?.maxPayloadBytes ?? defaultMaxPayloadBytes }
-
-        return Queue.of({
-          add: Effect.fn("Queue.add")(function*(task, payload, options) {
-            return yield* store.add(yield* JobSpec.make({ task, payload, options }, limits, undefined))
-          }),
-          addMany: Effect.fn("Queue.addMany")(function*<R extends Task.Request<Task.Any>>(requests: Iterable<R>) {
-            return yield* store.addMany(
-              yield* Effect.forEach(requests, (request, index) => JobSpec.make(request, limits, index))
-            )
-          }),
-          get: Effect.fn("Queue.get")((id) => store.get(id)),
-          list: Effect.fn("Queue.list")((options) =>
-            store.list(names(options ?? {}), {
-              limit: Math.max(1, Math.min(options?.limit ?? defaultListLimit, maxListLimit)),
-              after: options?.after
-            })
-          ),
-          count: Effect.fn("Queue.count")((filter) => store.count(names(filter ?? {}))),
-          cancel: Effect.fn("Queue.cancel")((id) => store.cancel(id)),
-          remove: Effect.fn("Queue.remove")((target) =>
-            store.remove(typeof target === "string" ? { id: target } : target)
-          )
-        })
-      })
+      Effect.map(JobStore.JobStore, (store) => makeQueue(store, options?.maxPayloadBytes ?? defaultMaxPayloadBytes))
     )
 }
 
@@ -185,8 +211,11 @@ export const add = <T extends Task.Any>(
   task: T,
   payload: T["payloadSchema"]["~type.make.in"],
   options?: Job.Options
-): Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError, Queue | T["payloadSchema"]["EncodingServices"]> =>
-  Effect.flatMap(Queue, (queue) => queue.add(task, payload, options))
+): Effect.Effect<
+  Job.Job,
+  Job.InvalidJob | Job.DuplicateJobKey | KongTaskError,
+  Queue | T["payloadSchema"]["EncodingServices"]
+> => Effect.flatMap(Queue, (queue) => queue.add(task, payload, options))
 
 /**
  * Adds many jobs in one statement: `Queue.addMany` of the service.
@@ -204,38 +233,119 @@ export const addMany = <R extends Task.Request<Task.Any>>(
   requests: Iterable<R>
 ): Effect.Effect<
   ReadonlyArray<Job.Job>,
-  Job.InvalidJob | KongTaskError,
+  Job.InvalidJob | Job.DuplicateJobKey | KongTaskError,
   Queue | R["task"]["payloadSchema"]["EncodingServices"]
 > => Effect.flatMap(Queue, (queue) => queue.addMany(requests))
 
 /**
- * @category accessors
+ * What makes a job one of those that are added again and again under one key.
+ *
+ * @category models
  * @since 0.1.0
  */
-export const get = (id: Job.JobId): Effect.Effect<Option.Option<Job.Job>, KongTaskError, Queue> =>
-  Effect.flatMap(Queue, (queue) => queue.get(id))
+export interface KeyedOptions extends Omit<Job.Options, "jobKey" | "jobKeyMode" | "runAt" | "delay"> {
+  /** The job key, 1 to 512 characters. */
+  readonly key: string
+}
+
+type AddKeyed<Options> = <T extends Task.Any>(
+  task: T,
+  payload: T["payloadSchema"]["~type.make.in"],
+  options: Options
+) => Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError, Queue | T["payloadSchema"]["EncodingServices"]>
+
+/** A key that a JavaScript program leaves out is refused, as an empty one is. */
+const keyed = (
+  jobKeyMode: Exclude<Job.KeyMode, "reject">
+): AddKeyed<KeyedOptions & Pick<Job.Options, "runAt" | "delay">> =>
+(task, payload, { key, ...options }) =>
+  add(task, payload, { ...options, jobKey: key ?? "", jobKeyMode }).pipe(Effect.catchTag("DuplicateJobKey", Effect.die))
+
+/**
+ * Runs a task once things have been quiet for `delay`: each call with the key
+ * puts the waiting job off to `delay` from now and gives it the new payload.
+ *
+ * **Details**
+ *
+ * `add` with `jobKeyMode: "replace"` and `delay`: payloads that are arrays are
+ * appended to each other. Where the job runs already, or has failed, another one
+ * is added. One statement.
+ *
+ * @category adding
+ * @since 0.1.0
+ */
+export const debounce: AddKeyed<KeyedOptions & { readonly delay: Duration.Input }> = keyed("replace")
+
+/**
+ * Runs a task `delay` after the first of many calls with the key, with the
+ * payload of the last one.
+ *
+ * **Details**
+ *
+ * `add` with `jobKeyMode: "preserve_run_at"` and `delay`: payloads that are arrays
+ * are appended to each other. A job that was tried and waits for its retry is put
+ * off to `delay` from now. Where the job runs already, or has failed, another one
+ * is added. One statement.
+ *
+ * @category adding
+ * @since 0.1.0
+ */
+export const throttle: AddKeyed<KeyedOptions & { readonly delay: Duration.Input }> = keyed("preserve_run_at")
+
+/**
+ * Adds a job unless one with the key waits or runs, and answers that one
+ * otherwise, unchanged.
+ *
+ * **Details**
+ *
+ * `add` with `jobKeyMode: "dedupe"`. Unlike with `unsafe_dedupe`, a job that has
+ * failed for good does not stand in the way: it loses the key. One statement.
+ *
+ * @category adding
+ * @since 0.1.0
+ */
+export const dedupe: AddKeyed<KeyedOptions & Pick<Job.Options, "runAt" | "delay">> = keyed("dedupe")
+
+/** A method of the service as a function that requires the service. */
+const accessor =
+  <A extends ReadonlyArray<unknown>, B, E>(method: (queue: Queue["Service"]) => (...args: A) => Effect.Effect<B, E>) =>
+  (...args: A): Effect.Effect<B, E, Queue> => Effect.flatMap(Queue, (queue) => method(queue)(...args))
 
 /**
  * @category accessors
  * @since 0.1.0
  */
-export const list = (options?: ListOptions): Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError, Queue> =>
-  Effect.flatMap(Queue, (queue) => queue.list(options))
+export const get = accessor((queue) => queue.get)
 
 /**
  * @category accessors
  * @since 0.1.0
  */
-export const count = (filter?: Filter): Effect.Effect<number, KongTaskError, Queue> =>
-  Effect.flatMap(Queue, (queue) => queue.count(filter))
+export const getByKey = accessor((queue) => queue.getByKey)
 
 /**
  * @category accessors
  * @since 0.1.0
  */
-export const remove = (
-  target: Job.JobId | { readonly key: string }
-): Effect.Effect<Option.Option<Job.Job>, KongTaskError, Queue> => Effect.flatMap(Queue, (queue) => queue.remove(target))
+export const list = accessor((queue) => queue.list)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const count = accessor((queue) => queue.count)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const stats = accessor((queue) => queue.stats)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const remove = accessor((queue) => queue.remove)
 
 /**
  * Ends a job for good, wherever it runs: `Queue.cancel` of the service.
@@ -243,5 +353,47 @@ export const remove = (
  * @category accessors
  * @since 0.1.0
  */
-export const cancel = (id: Job.JobId): Effect.Effect<Option.Option<Job.Job>, KongTaskError, Queue> =>
-  Effect.flatMap(Queue, (queue) => queue.cancel(id))
+export const cancel = accessor((queue) => queue.cancel)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const complete = accessor((queue) => queue.complete)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const fail = accessor((queue) => queue.fail)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const reschedule = accessor((queue) => queue.reschedule)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const retry = accessor((queue) => queue.retry)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const forceUnlock = accessor((queue) => queue.forceUnlock)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const cleanup = accessor((queue) => queue.cleanup)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const stream = (filter?: Filter): Stream.Stream<Job.Job, KongTaskError, Queue> =>
+  Stream.unwrap(Effect.map(Queue, (queue) => queue.stream(filter)))

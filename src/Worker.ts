@@ -23,7 +23,7 @@ import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
 import * as Stream from "effect/Stream"
 import { randomBytes } from "node:crypto"
-import { taskNameProblem } from "./internal/jobSpec.ts"
+import { isBadFlag, taskNameProblem } from "./internal/jobSpec.ts"
 import * as Attempt from "./internal/worker/attempt.ts"
 import * as Pool from "./internal/worker/pool.ts"
 import { awaitShutdownSignal } from "./internal/worker/signals.ts"
@@ -36,7 +36,7 @@ import type { WorkerEvent } from "./WorkerEvent.ts"
  * @category models
  * @since 0.1.0
  */
-export interface Options<T extends Task.Any> {
+export interface Options<T extends Task.Any, R = never> {
   /** The tasks whose jobs it runs, each with its handler's layer provided. */
   readonly tasks: ReadonlyArray<T>
   /** How many handlers run at once, 1 to 10,000. Default: 10. */
@@ -51,6 +51,15 @@ export interface Options<T extends Task.Any> {
   readonly lease?: Duration.Input | undefined
   /** Whether to be told of new jobs (LISTEN). Turn it off behind a transaction-mode pooler. Default: true. */
   readonly listen?: boolean | undefined
+  /**
+   * Jobs with one of these flags are left for others. An effect is evaluated before a claim, and what it answers is kept
+   * for `forbiddenFlagsTtl`. A claim looks past 1,000 forbidden jobs of each task and priority from the oldest on,
+   * past as many from a place that it draws anew, and past 500 of each named queue: jobs behind more of them have to wait
+   * for several claims. Default: none.
+   */
+  readonly forbiddenFlags?: ReadonlyArray<string> | Effect.Effect<ReadonlyArray<string>, never, R> | undefined
+  /** How long the answer of an effect `forbiddenFlags` is good for; 0 evaluates it before each claim. Default: 1 second. */
+  readonly forbiddenFlagsTtl?: Duration.Input | undefined
   /** Whether `run` turns SIGTERM and SIGINT into its own interruption. Default: true. */
   readonly handleSignals?: boolean | undefined
 }
@@ -84,7 +93,22 @@ const duration = Effect.fnUntraced(
   }
 )
 
-const settings = Effect.fnUntraced(function*(options: Options<Task.Any>) {
+const checkFlags = Effect.fnUntraced(function*(flags: ReadonlyArray<string>) {
+  return Array.isArray(flags) && !flags.some(isBadFlag)
+    ? flags
+    : yield* invalid("forbiddenFlags", "must be strings of at least one character, without NUL or half surrogate pairs")
+})
+
+/** The flags that a claim is to pass over, asked for as seldom as the options allow. */
+const makeForbiddenFlags = Effect.fnUntraced(function*<R>(options: Options<Task.Any, R>) {
+  const ttl = yield* duration("forbiddenFlagsTtl", options.forbiddenFlagsTtl, Duration.seconds(1))
+  const given = options.forbiddenFlags ?? []
+  const context = yield* Effect.context<R>()
+  const flags = Effect.isEffect(given) ? Effect.provideContext(given, context) : Effect.succeed(given)
+  return yield* Effect.cachedWithTTL(Effect.flatMap(flags, checkFlags), ttl)
+})
+
+const settings = Effect.fnUntraced(function*<R>(options: Options<Task.Any, R>) {
   const concurrency = options.concurrency ?? 10
   if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 10_000) {
     return yield* invalid("concurrency", `must be a whole number from 1 to 10000, not ${concurrency}`)
@@ -137,9 +161,9 @@ export class Worker extends Context.Service<Worker, {
    * waits and keeps the outcomes; it fails only for what waiting does not cure,
    * such as a missing schema or a lost privilege.
    */
-  readonly run: <T extends Task.Any>(
-    options: Options<T>
-  ) => Effect.Effect<never, KongTaskError, Task.ToHandler<T>>
+  readonly run: <T extends Task.Any, R = never>(
+    options: Options<T, R>
+  ) => Effect.Effect<never, KongTaskError, Task.ToHandler<T> | R>
 
   /**
    * Runs jobs until none is due and none is running, then says how many.
@@ -148,9 +172,9 @@ export class Worker extends Context.Service<Worker, {
    *
    * Jobs whose time comes later, retries among them, are left for another run.
    */
-  readonly runOnce: <T extends Task.Any>(
-    options: Options<T>
-  ) => Effect.Effect<Summary, KongTaskError, Task.ToHandler<T>>
+  readonly runOnce: <T extends Task.Any, R = never>(
+    options: Options<T, R>
+  ) => Effect.Effect<Summary, KongTaskError, Task.ToHandler<T> | R>
 
   /**
    * What all workers of this service do, from the moment of subscription on; a
@@ -167,17 +191,26 @@ export class Worker extends Context.Service<Worker, {
         PubSub.publishUnsafe(events, event)
       }
 
-      const runPool = Effect.fnUntraced(function*<T extends Task.Any>(options: Options<T>, once: boolean) {
+      const runPool = Effect.fnUntraced(function*<T extends Task.Any, R>(options: Options<T, R>, once: boolean) {
         const resolved = yield* settings(options)
         const context = yield* Effect.context<Task.ToHandler<T>>()
         const runners = new Map(options.tasks.map((task) => [
           task.name,
           Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), store.completeWith)
         ]))
+        const forbiddenFlags = yield* makeForbiddenFlags(options)
         const dedicated = yield* store.dedicated
         while (true) {
           const id = yield* makePoolId
-          const end = yield* Pool.run({ id, store: dedicated, runners, settings: resolved, once, publish }).pipe(
+          const end = yield* Pool.run({
+            id,
+            store: dedicated,
+            runners,
+            settings: resolved,
+            forbiddenFlags,
+            once,
+            publish
+          }).pipe(
             Effect.annotateLogs({ pool: id }),
             Effect.scoped
           )
@@ -222,9 +255,9 @@ const interruptedBySignals = <E, R>(self: Effect.Effect<never, E, R>): Effect.Ef
  * @category accessors
  * @since 0.1.0
  */
-export const run = <T extends Task.Any>(
-  options: Options<T>
-): Effect.Effect<never, KongTaskError, Worker | Task.ToHandler<T>> =>
+export const run = <T extends Task.Any, R = never>(
+  options: Options<T, R>
+): Effect.Effect<never, KongTaskError, Worker | Task.ToHandler<T> | R> =>
   Effect.flatMap(Worker, (worker) => worker.run(options))
 
 /**
@@ -233,9 +266,9 @@ export const run = <T extends Task.Any>(
  * @category accessors
  * @since 0.1.0
  */
-export const runOnce = <T extends Task.Any>(
-  options: Options<T>
-): Effect.Effect<Summary, KongTaskError, Worker | Task.ToHandler<T>> =>
+export const runOnce = <T extends Task.Any, R = never>(
+  options: Options<T, R>
+): Effect.Effect<Summary, KongTaskError, Worker | Task.ToHandler<T> | R> =>
   Effect.flatMap(Worker, (worker) => worker.runOnce(options))
 
 /**
@@ -249,9 +282,9 @@ export const runOnce = <T extends Task.Any>(
  * @category layers
  * @since 0.1.0
  */
-export const layer = <T extends Task.Any>(
-  options: Omit<Options<T>, "handleSignals">
-): Layer.Layer<never, never, Worker | Task.ToHandler<T>> =>
+export const layer = <T extends Task.Any, R = never>(
+  options: Omit<Options<T, R>, "handleSignals">
+): Layer.Layer<never, never, Worker | Task.ToHandler<T> | R> =>
   run({ ...options, handleSignals: false }).pipe(
     Effect.tapCause((cause) => Effect.logError("The worker has stopped.", cause)),
     Effect.forkScoped,

@@ -52,7 +52,13 @@ describe("Job.Job", () => {
       "failed",
       "cancelled"
     ])
-    assert.deepStrictEqual([...Job.KeyMode.literals], ["replace", "preserve_run_at", "unsafe_dedupe"])
+    assert.deepStrictEqual([...Job.KeyMode.literals], [
+      "replace",
+      "preserve_run_at",
+      "unsafe_dedupe",
+      "dedupe",
+      "reject"
+    ])
     assert.throws(() => new Job.Job({ ...job, state: "lost" as never }))
   })
 })

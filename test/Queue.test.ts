@@ -66,7 +66,9 @@ it.layer(Kong.layer())("Queue", (it) => {
       jobKey: text(512, "GWBJK"),
       maxAttempts: whole(1, { code: "GWBMA" }),
       priority: whole(-32_768, {}),
-      jobKeyMode: [["nope", "must be one of replace, preserve_run_at, unsafe_dedupe", { code: "GWBKM" }]],
+      jobKeyMode: [["nope", "must be one of replace, preserve_run_at, unsafe_dedupe, dedupe, reject", {
+        code: "GWBKM"
+      }]],
       flags: [[[""], flags, {}], [["\u0000"], flags, {}], [["ok", "\udc00"], flags, {}], [[5], flags, {}]],
       runAt: [
         [new Date(Number.NaN), "is not a date", {}],

@@ -74,7 +74,7 @@ describe("migrations/schema.sql", () => {
       const { serverVersion } = yield* Migrator.status
       assert.strictEqual(Number.parseInt(serverVersion, 10), SchemaDump.pinnedMajor)
       assert.strictEqual(committed, SchemaDump.fileOf(yield* Migrator.dump))
-    }).pipe(Effect.provide(Layer.provide(Migrator.Migrator.layer(), Embedded.layer({})))))
+    }).pipe(Effect.provide(Layer.provide(Migrator.Migrator.layer(), Embedded.layer({})))), 60_000)
 
   it.live("makes the same schema as the migrations on this server", () =>
     Effect.gen(function*() {

@@ -165,6 +165,21 @@ describe("a job's way through the worker", () => {
       expect(idle.length).toBeLessThan(20)
     }))
 
+  test("gives prefetched jobs back when the handlers before them take too long", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const gate = yield* Latch.make(false)
+      yield* Queue.addMany(Array.from({ length: 3_000 }, (_, n) => Step.request({ n })))
+      yield* start(
+        { tasks: [Step], concurrency: 1 },
+        Step.toLayer(({ n }) => n === 1_500 ? gate.await : Effect.void)
+      )
+      const { job } = yield* events.next("JobReleased")
+      expect(yield* jobOf(job.id)).toMatchObject({ state: "ready", attempts: 0 })
+      yield* gate.open
+      yield* eventually(Queue.count(), { what: "the end of all jobs", until: (count) => count === 0 })
+    }))
+
   test("keeps the order of priority, time and id at concurrency 1", () =>
     Effect.gen(function*() {
       const ran: Array<number> = []
@@ -779,5 +794,71 @@ describe("settings", () => {
       yield* events.many("JobCompleted", 500)
       expect(most).toBeGreaterThan(0)
       expect(most).toBeLessThanOrEqual(4)
+    }))
+})
+
+describe("forbidden flags", () => {
+  test("leave jobs to others: a list of them", () =>
+    Effect.gen(function*() {
+      yield* Queue.add(Step, { n: 1 }, { flags: ["slow", "mail"] })
+      yield* Queue.add(Step, { n: 2 }, { flags: ["mail"] })
+      yield* Queue.add(Step, { n: 3 })
+      const options = { tasks: [Step], ...unpolled }
+      const StepLive = Step.toLayer(() => Effect.void)
+      const first = yield* Worker.runOnce({ ...options, forbiddenFlags: ["slow", "other"] }).pipe(
+        Effect.provide(StepLive)
+      )
+      expect(first).toEqual({ completed: 2, failed: 0 })
+      expect((yield* Queue.list()).map((job) => job.payload)).toEqual([{ n: 1 }])
+      expect(yield* Worker.runOnce(options).pipe(Effect.provide(StepLive))).toEqual({ completed: 1, failed: 0 })
+    }))
+
+  test("are asked for anew before a claim, once the last answer is too old", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const forbidden = yield* Ref.make<ReadonlyArray<string>>(["slow"])
+      const asked = yield* Ref.make(0)
+      const forbiddenFlags = Effect.andThen(Ref.update(asked, (count) => count + 1), Ref.get(forbidden))
+      const slow = yield* Queue.add(Step, { n: 1 }, { flags: ["slow"] })
+      yield* start(
+        { tasks: [Step], pollInterval: "20 millis", forbiddenFlags, forbiddenFlagsTtl: "500 millis" },
+        Step.toLayer(() => Effect.void)
+      )
+      const quick = yield* Queue.add(Step, { n: 2 })
+      expect((yield* events.next("JobCompleted")).job.id).toBe(quick.id)
+      yield* Effect.sleep("700 millis")
+      expect(yield* Queue.count()).toBe(1)
+      yield* Ref.set(forbidden, [])
+      expect((yield* events.next("JobCompleted")).job.id).toBe(slow.id)
+      expect(yield* Ref.get(asked)).toBeGreaterThan(1)
+      expect(yield* Ref.get(asked)).toBeLessThan(8)
+    }))
+
+  test("that never come do not keep a worker from stopping", () =>
+    Effect.gen(function*() {
+      const asked = yield* Deferred.make<void>()
+      const forbiddenFlags = Effect.andThen(Deferred.succeed(asked, undefined), Effect.never)
+      const worker = yield* Worker.run({ tasks: [Step], ...unpolled, forbiddenFlags }).pipe(
+        Effect.provide(Step.toLayer(() => Effect.void)),
+        Effect.forkScoped
+      )
+      yield* Deferred.await(asked)
+      yield* Effect.timeout(Fiber.interrupt(worker), "5 seconds")
+      expect(yield* lockedRows).toBe(0)
+    }))
+
+  test("that are no flags stop the worker, saying so", () =>
+    Effect.gen(function*() {
+      const bad = [[""], ["\u0000"], [5], "slow", Effect.succeed([""]), Effect.void]
+      for (const forbiddenFlags of bad) {
+        const run = Worker.runOnce({ tasks: [Step], ...unpolled, forbiddenFlags: forbiddenFlags as never })
+        const error = yield* Effect.flip(Effect.provide(run, Step.toLayer(() => Effect.void)))
+        expect(error.reason).toMatchObject({ _tag: "InvalidConfiguration", field: "forbiddenFlags" })
+      }
+      for (const forbiddenFlagsTtl of [Infinity, "soon" as never, -1]) {
+        const run = Worker.runOnce({ tasks: [Step], ...unpolled, forbiddenFlags: ["a"], forbiddenFlagsTtl })
+        const error = yield* Effect.flip(Effect.provide(run, Step.toLayer(() => Effect.void)))
+        expect(error.reason).toMatchObject({ _tag: "InvalidConfiguration", field: "forbiddenFlagsTtl" })
+      }
     }))
 })

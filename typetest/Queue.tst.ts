@@ -1,6 +1,6 @@
 // @effect-diagnostics floatingEffect:off
-import { Context, type DateTime, Effect, type Option, Schema, SchemaGetter } from "effect"
-import { type Job, type KongTaskError, Queue, Task } from "kongtask"
+import { Context, type DateTime, Effect, type Option, Schema, SchemaGetter, type Stream } from "effect"
+import { type Job, type JobStore, type KongTaskError, Queue, Task } from "kongtask"
 import { describe, expect, test } from "tstyche"
 
 const Resize = Task.make("resize", { payload: { file: Schema.String, width: Schema.Int } })
@@ -18,10 +18,10 @@ const Sealed = Task.make("sealed", {
   }
 })
 
-type Added = Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue>
+type Added = Effect.Effect<Job.Job, Job.InvalidJob | Job.DuplicateJobKey | KongTaskError.KongTaskError, Queue.Queue>
 type AddedMany = Effect.Effect<
   ReadonlyArray<Job.Job>,
-  Job.InvalidJob | KongTaskError.KongTaskError,
+  Job.InvalidJob | Job.DuplicateJobKey | KongTaskError.KongTaskError,
   Queue.Queue
 >
 
@@ -74,7 +74,7 @@ describe("add", () => {
 
   test("requires what encodes the payload", () => {
     expect(Queue.add(Sealed, { text: "secret" })).type.toBe<
-      Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue | Encrypt>
+      Effect.Effect<Job.Job, Job.InvalidJob | Job.DuplicateJobKey | KongTaskError.KongTaskError, Queue.Queue | Encrypt>
     >()
   })
 })
@@ -97,7 +97,11 @@ describe("addMany", () => {
 
   test("requires what encodes each payload", () => {
     expect(Queue.addMany([Tick.request(), Sealed.request({ text: "secret" })])).type.toBe<
-      Effect.Effect<ReadonlyArray<Job.Job>, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue | Encrypt>
+      Effect.Effect<
+        ReadonlyArray<Job.Job>,
+        Job.InvalidJob | Job.DuplicateJobKey | KongTaskError.KongTaskError,
+        Queue.Queue | Encrypt
+      >
     >()
   })
 })
@@ -124,5 +128,52 @@ describe("get, list, count and remove", () => {
       Effect.Effect<number, KongTaskError.KongTaskError, Queue.Queue>
     >()
     expect(Queue.count).type.not.toBeCallableWith({ task: "resize" })
+  })
+})
+
+describe("debounce, throttle and dedupe", () => {
+  type Keyed = Effect.Effect<Job.Job, Job.InvalidJob | KongTaskError.KongTaskError, Queue.Queue>
+
+  test("are never refused for their key, which they must have", () => {
+    expect(Queue.debounce(Resize, { file: "a.png", width: 1 }, { key: "a", delay: "1 second" })).type.toBe<Keyed>()
+    expect(Queue.throttle(Tick, undefined, { key: "a", delay: 5, priority: 1 })).type.toBe<Keyed>()
+    expect(Queue.dedupe(Tick, undefined, { key: "a" })).type.toBe<Keyed>()
+    expect(Queue.dedupe(Tick, undefined, { key: "a", delay: "1 second" })).type.toBe<Keyed>()
+    expect(Queue.dedupe).type.not.toBeCallableWith(Tick, undefined, {})
+    expect(Queue.debounce).type.not.toBeCallableWith(Tick, undefined, { key: "a" })
+    expect(Queue.throttle).type.not.toBeCallableWith(Tick, undefined, { key: "a", delay: 1, jobKeyMode: "reject" })
+    expect(Queue.debounce).type.not.toBeCallableWith(Resize, { file: "a.png" }, { key: "a", delay: 1 })
+  })
+})
+
+describe("administration", () => {
+  type Changed = Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError.KongTaskError, Queue.Queue>
+  const ids = [{} as Job.JobId]
+
+  test("answers the jobs that it changed", () => {
+    expect(Queue.complete(ids)).type.toBe<Changed>()
+    expect(Queue.complete(new Set(ids))).type.toBe<Changed>()
+    expect(Queue.fail(ids)).type.toBe<Changed>()
+    expect(Queue.fail(ids, "wrong address")).type.toBe<Changed>()
+    expect(Queue.reschedule(ids, { runAt: new Date(), attempts: 0, priority: undefined })).type.toBe<Changed>()
+    expect(Queue.retry(ids)).type.toBe<Changed>()
+    expect(Queue.forceUnlock(["pool-1"])).type.toBe<Changed>()
+    expect(Queue.complete).type.not.toBeCallableWith(["1"])
+    expect(Queue.reschedule).type.not.toBeCallableWith(ids, { attempts: "0" })
+  })
+
+  test("reads what there is", () => {
+    expect(Queue.getByKey("a")).type.toBe<
+      Effect.Effect<Option.Option<Job.Job>, KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.stats()).type.toBe<Effect.Effect<JobStore.Stats, KongTaskError.KongTaskError, Queue.Queue>>()
+    expect(Queue.stream({ flag: "a", addedBefore: new Date() })).type.toBe<
+      Stream.Stream<Job.Job, KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.cleanup({ tasks: true, failedJobs: "1 day" })).type.toBe<
+      Effect.Effect<JobStore.Cleanup, KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.list).type.not.toBeCallableWith({ addedBefore: "yesterday" })
+    expect(Queue.cleanup).type.not.toBeCallableWith({ failedJobs: true })
   })
 })

@@ -33,6 +33,21 @@ describe("a worker", () => {
     >()
   })
 
+  test("requires what its effect of forbidden flags does", () => {
+    expect(Worker.run({ tasks: [Resize], forbiddenFlags: ["a"] })).type.toBe<
+      Effect.Effect<never, KongTaskError.KongTaskError, Worker.Worker | Task.Handler<"resize">>
+    >()
+    const forbiddenFlags = Effect.map(Disk, ({ free }) => free === 0 ? ["writes"] : [])
+    expect(Worker.run({ tasks: [Resize], forbiddenFlags })).type.toBe<
+      Effect.Effect<never, KongTaskError.KongTaskError, Worker.Worker | Task.Handler<"resize"> | Disk>
+    >()
+    expect(Worker.layer({ tasks: [Resize], forbiddenFlags })).type.toBe<
+      Layer.Layer<never, never, Worker.Worker | Task.Handler<"resize"> | Disk>
+    >()
+    expect(Worker.run).type.not.toBeCallableWith({ tasks: [Resize], forbiddenFlags: Effect.fail("no") })
+    expect(Worker.run).type.not.toBeCallableWith({ tasks: [Resize], forbiddenFlags: [1] })
+  })
+
   test("requires exactly the handlers that are missing", () => {
     expect(worker.pipe(Effect.provide([ResizeLive, KongTaskLive]))).type.toBe<
       Effect.Effect<never, KongTaskError.KongTaskError, Task.Handler<"publish"> | PgClient.PgClient>

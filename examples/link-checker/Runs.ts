@@ -65,7 +65,10 @@ const jobKey = (run: number, file: string) => {
 
 export class Runs extends Context.Service<Runs, {
   /** Goes on with the open run of this folder, or begins one; adds what is missing of its files and jobs. */
-  readonly begin: (root: string, files: ReadonlyArray<string>) => Effect.Effect<Run, Failure | Job.InvalidJob>
+  readonly begin: (
+    root: string,
+    files: ReadonlyArray<string>
+  ) => Effect.Effect<Run, Failure | Job.InvalidJob | Job.DuplicateJobKey>
   /** Puts the counts of one attempt. */
   readonly record: (attempt: Attempt) => Effect.Effect<void, Failure>
   readonly progress: (run: number) => Effect.Effect<Progress, Failure>

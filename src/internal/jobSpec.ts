@@ -1,6 +1,7 @@
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Job from "../Job.ts"
 import type { JobSpec } from "../JobStore.ts"
@@ -23,7 +24,7 @@ const characters = (text: string): number => {
 /** What a task's name has to keep to, or `undefined` when it does. */
 export const taskNameProblem = (name: string) => textProblem(name, 128, "GWBID")
 
-const textProblem = (text: string, limit: number, code: string) => {
+export const textProblem = (text: string, limit: number, code: string) => {
   if (typeof text !== "string") return { problem: "must be a string", code }
   if (text.length === 0) return { problem: `must have 1 to ${limit} characters, not 0`, limit, actual: 0, code }
   const actual = characters(text)
@@ -33,9 +34,12 @@ const textProblem = (text: string, limit: number, code: string) => {
     : undefined
 }
 
-const unstorable = (text: string): boolean => text.includes("\u0000") || /\p{Surrogate}/u.test(text)
+/** Whether a flag cannot be stored, or is empty. */
+export const isBadFlag = (flag: string): boolean => typeof flag !== "string" || flag.length === 0 || unstorable(flag)
 
-const integerProblem = (value: number, minimum: number, code?: string) =>
+export const unstorable = (text: string): boolean => text.includes("\u0000") || /\p{Surrogate}/u.test(text)
+
+export const integerProblem = (value: number, minimum: number, code?: string) =>
   Number.isInteger(value) && value >= minimum && value <= maxSmallint
     ? undefined
     : {
@@ -59,13 +63,13 @@ const optionsProblem = (
     ?? (options.jobKeyMode !== undefined && !isKeyMode(options.jobKeyMode)
       ? { field: "jobKeyMode", problem: `must be one of ${Job.KeyMode.literals.join(", ")}`, code: "GWBKM" }
       : undefined)
-    ?? (options.flags?.some((flag) => typeof flag !== "string" || flag.length === 0 || unstorable(flag))
+    ?? (options.flags?.some(isBadFlag)
       ? { field: "flags", problem: "must be strings of at least one character, without NUL or half surrogate pairs" }
       : undefined)
     ?? timeProblem(options)
 }
 
-const timeProblem = (options: Job.Options) => {
+export const timeProblem = (options: Pick<Job.Options, "runAt" | "delay">) => {
   if (options.runAt !== undefined && options.delay !== undefined) {
     return { field: "delay", problem: "excludes runAt; give one of them" }
   }
@@ -77,7 +81,8 @@ const timeProblem = (options: Job.Options) => {
   }
   if (options.delay !== undefined) {
     const delay = Duration.fromInput(options.delay)
-    if (delay._tag === "None" || !Duration.isFinite(delay.value)) {
+    // Duration takes a number that is none for zero.
+    if (delay._tag === "None" || Number.isNaN(options.delay) || !Duration.isFinite(delay.value)) {
       return { field: "delay", problem: "must be a finite duration" }
     }
     const limit = Duration.toMillis(Duration.days(maxDelayDays))
@@ -94,8 +99,9 @@ const timeProblem = (options: Job.Options) => {
   return undefined
 }
 
-const epochMillis = (time: DateTime.DateTime | Date): number =>
-  DateTime.isDateTime(time) ? time.epochMilliseconds : time.getTime()
+/** Not a number for what is no time. */
+export const epochMillis = (time: DateTime.DateTime | Date): number =>
+  DateTime.isDateTime(time) ? time.epochMilliseconds : Predicate.isDate(time) ? time.getTime() : Number.NaN
 
 const encoders = new WeakMap<Task.Any, (payload: unknown) => Effect.Effect<unknown, Schema.SchemaError, any>>()
 
@@ -160,6 +166,26 @@ export const make = Effect.fnUntraced(function*<R extends Task.Request<Task.Any>
     keyMode: options.jobKeyMode,
     flags: options.flags
   }
+})
+
+/**
+ * The first job of one call that is sure to be refused, because an earlier one of the same call takes its key. The
+ * database would name a job that is not there in the end.
+ */
+export const refuseRepeatedKeys = Effect.fnUntraced(function*(
+  specs: ReadonlyArray<JobSpec>
+): Effect.fn.Return<ReadonlyArray<JobSpec>, Job.InvalidJob> {
+  const first = new Map<string, number>()
+  for (const [index, { key, keyMode, task }] of specs.entries()) {
+    if (key === undefined) continue
+    const earlier = first.get(key)
+    if (earlier === undefined) first.set(key, index)
+    else if (keyMode === "reject") {
+      const problem = `is the key of job ${earlier} of the same call, and its mode is reject`
+      return yield* new Job.InvalidJob({ task, field: "jobKey", problem, index })
+    }
+  }
+  return specs
 })
 
 /** An option given as `undefined` is one that was left out. */

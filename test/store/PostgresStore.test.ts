@@ -194,7 +194,7 @@ describe("a claim", () => {
     `insert into ${jobs} (task_id, job_queue_id, run_at) select 1, 1, now() - interval '1 day' from generate_series(1, 20000)`
   ]
   const claim = `explain (analyze, buffers, format json)
-    select * from graphile_worker._private_kongtask_claim('kongtask-pool', '{mine}', 10, 10)`
+    select * from graphile_worker._private_kongtask_claim('kongtask-pool', '{mine}', 10, 10, null)`
 
   /** The blocks that a claim touches in a session that has planned it, and how often it reads the jobs in whole. */
   const measure = Effect.fnUntraced(function*(session: Effect.Success<PgClient.PgClient["reserve"]>) {
@@ -249,6 +249,34 @@ describe("a claim", () => {
           assert.strictEqual(scans, 0, when)
           assert.isBelow(blocks, alone.blocks * 1.5 + 100, when)
         }
+      }),
+    60_000
+  )
+
+  it.live(
+    "costs no more beside 100,000 jobs with a forbidden flag than beside 10,000",
+    () =>
+      Effect.gen(function*() {
+        const { sql, store } = yield* single
+        yield* store.registerPool("kongtask-pool", Duration.hours(1))
+        yield* store.add(spec("mine"))
+        yield* store.add(spec("mine", { queueName: "line" }))
+        yield* sql.unsafe(`truncate ${jobs}`)
+        yield* sql.unsafe("analyze").unprepared
+        const session = yield* sql.reserve
+        const forbidding = claim.replace("10, 10, null", "10, 10, '{no}'")
+        const blocksBeside = Effect.fnUntraced(function*(count: number) {
+          yield* sql.unsafe(`
+            insert into ${jobs} (task_id, job_queue_id, run_at, flags)
+            select 1, case when n % 2 = 0 then 1 end, now() - interval '1 day' + n * interval '1 millisecond', '{"no":true}'
+            from generate_series(1, ${count}) as n`).unprepared
+          const [{ "QUERY PLAN": [{ Plan: plan }] }] = yield* session.executeUnprepared(forbidding, [], undefined)
+          assert.strictEqual(plan["Actual Rows"], 1)
+          return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        })
+        const few = yield* blocksBeside(10_000)
+        const many = yield* blocksBeside(90_000)
+        assert.isBelow(many, few * 1.5 + 500)
       }),
     60_000
   )

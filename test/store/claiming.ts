@@ -237,4 +237,61 @@ export const claiming = (it: It) => {
         nextDueIn: undefined
       })
     }))
+
+  it.effect("passes jobs with a forbidden flag over, in queues too", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const queueName = unique("queue")
+      const [no, queuedNo, yes, queued, plain] = yield* store.addMany([
+        spec(task, { flags: ["a", "b"] }),
+        spec(task, { flags: ["b"], queueName }),
+        spec(task, { flags: ["c"] }),
+        spec(task, { queueName, flags: ["c"] }),
+        spec(task)
+      ])
+      const forbidding = { pool, tasks: [task], limit: 10, forbiddenFlags: ["b", "d"] }
+      const first = yield* store.claim(forbidding)
+      assert.deepStrictEqual(ids(first.jobs), ids([yes!, queued!, plain!]))
+      const none = yield* store.claim(forbidding)
+      assert.deepStrictEqual(none, { jobs: [], contended: false, nextDueIn: undefined })
+      yield* store.settle(pool, first.jobs.map(({ id }) => ({ _tag: "Completed", id })))
+      assert.deepStrictEqual(yield* store.claim(forbidding), none)
+      const all = yield* store.claim({ ...forbidding, forbiddenFlags: [] })
+      assert.deepStrictEqual(ids(all.jobs), ids([no!, queuedNo!]))
+    }))
+
+  it.effect("finds jobs behind very many forbidden ones, in a few claims", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      yield* store.addMany(specs(task, 3000, { flags: ["no"] }))
+      const behind = yield* store.addMany(specs(task, 20))
+      yield* store.addMany(specs(task, 3000, { flags: ["no"] }))
+      const got = new Set<string>()
+      let claims = 0
+      while (got.size < 20 && claims < 300) {
+        claims++
+        const { contended, jobs } = yield* store.claim({ pool, tasks: [task], limit: 20, forbiddenFlags: ["no"] })
+        assert.isFalse(contended)
+        for (const { id } of jobs) got.add(id)
+      }
+      assert.deepStrictEqual(got, new Set<string>(ids(behind)))
+    }))
+
+  it.effect("gives each job without a forbidden flag to one of several workers", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, store, task } = yield* scene
+      const jobs = yield* store.addMany(
+        Array.from({ length: 200 }, (_, n) => spec(task, { flags: n % 2 === 0 ? ["no"] : undefined }))
+      )
+      const got: Array<string> = []
+      const claiming = Effect.fnUntraced(function*(from: Store, holder: string) {
+        while (true) {
+          const claim = yield* from.claim({ pool: holder, tasks: [task], limit: 7, forbiddenFlags: ["no"] })
+          got.push(...ids(claim.jobs))
+          if (claim.jobs.length === 0 && !claim.contended) return
+        }
+      })
+      yield* Effect.all([claiming(store, pool), claiming(other, otherPool)], { concurrency: 2 })
+      assert.deepStrictEqual(got.toSorted(), ids(jobs.filter((_, n) => n % 2 === 1)).toSorted())
+    }))
 }

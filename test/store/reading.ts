@@ -3,7 +3,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Job from "../../src/Job.ts"
-import { failed, found, ids, type It, retrying, running, scene, spec, specs, unique } from "./harness.ts"
+import { failed, found, ids, type It, millis, retrying, running, scene, spec, specs, unique } from "./harness.ts"
 
 export const reading = (it: It) => {
   it.effect("has no job of an unknown id", () =>
@@ -71,6 +71,52 @@ export const reading = (it: It) => {
       yield* finds({ tasks: [a], states: [] }, [])
       yield* finds({ tasks: [unique("task")] }, [])
       assert.isAtLeast(yield* store.count({}), 4)
+    }))
+
+  it.effect("finds jobs by flag and by age", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const runAt = Date.UTC(2032, 0, 1)
+      const [flagged, due, later] = yield* store.addMany([
+        spec(task, { flags: ["a ✓", "b"] }),
+        spec(task),
+        spec(task, { runAt })
+      ])
+      const finds = Effect.fnUntraced(
+        function*(filter: Parameters<typeof store.count>[0], jobs: ReadonlyArray<Job.Job | undefined>) {
+          const mine = { ...filter, tasks: [task] }
+          assert.deepStrictEqual(ids(yield* store.list(mine, { limit: 10 })), jobs.map((job) => job!.id))
+          assert.strictEqual(yield* store.count(mine), jobs.length)
+        }
+      )
+      yield* finds({ flag: "a ✓" }, [flagged])
+      yield* finds({ flag: "c" }, [])
+      yield* finds({ runAfter: runAt }, [later])
+      yield* finds({ runBefore: runAt }, [flagged, due])
+      yield* finds({ runAfter: runAt + 1 }, [])
+      const now = millis(due!.createdAt)
+      yield* finds({ addedAfter: now - 60_000, addedBefore: now + 60_000 }, [flagged, due, later])
+      yield* finds({ addedAfter: now + 60_000 }, [])
+      yield* finds({ addedBefore: now - 60_000 }, [])
+    }))
+
+  it.effect("counts jobs by state, task and queue in one go", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const [other, queueName] = [unique("task"), unique("queue")]
+      yield* failed(store, pool, task)
+      yield* running(store, pool, task, { queueName })
+      yield* store.addMany([...specs(task, 3), spec(other, { queueName, delay: 60_000 })])
+      const none = { scheduled: 0, ready: 0, running: 0, retrying: 0, completed: 0, failed: 0, cancelled: 0 }
+      const stats = yield* store.stats({ tasks: [task, other] })
+      assert.deepStrictEqual(stats.all, { ...none, failed: 1, running: 1, ready: 3, scheduled: 1 })
+      assert.deepStrictEqual(
+        stats.tasks,
+        new Map([[task, { ...none, failed: 1, running: 1, ready: 3 }], [other, { ...none, scheduled: 1 }]])
+      )
+      assert.deepStrictEqual(stats.queues, new Map([[queueName, { ...none, running: 1, scheduled: 1 }]]))
+      const empty = yield* store.stats({ tasks: [] })
+      assert.deepStrictEqual(empty, { all: none, tasks: new Map(), queues: new Map() })
     }))
 
   it.effect("lists page by page in the order of ids", () =>

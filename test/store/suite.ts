@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type { Capabilities } from "../../src/JobStore.ts"
 import { adding } from "./adding.ts"
+import { administration } from "./administration.ts"
 import { batching, noBatching } from "./batching.ts"
 import { claiming } from "./claiming.ts"
 import { Harness, type It, scene, spec, unique } from "./harness.ts"
@@ -50,6 +51,7 @@ export const storeSuite = <E>(
     "adding": adding,
     "a job key": keys,
     "reading and removing": reading,
+    "administration": administration,
     "a claim": claiming,
     "named queues": queues,
     "settling": settling,

@@ -80,24 +80,25 @@ export const start = (
   { sql, url }: Target,
   taskList: TaskList,
   options: Pick<RunnerOptions, "concurrency" | "schema" | "preset" | "parsedCronItems"> = {}
-): Effect.Effect<void, never, Scope.Scope> => {
-  const { connectionString, name } = named(url)
-  return Effect.asVoid(Effect.acquireRelease(
-    Effect.promise(() =>
-      run({
-        connectionString,
-        noHandleSignals: true,
-        pollInterval: 200,
-        logger: silent,
-        taskList,
-        ...options
-      })
-    ),
-    (runner) => Effect.andThen(Effect.promise(() => runner.stop()), disconnected(sql, name))
-  ))
-}
+): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const { connectionString, name } = named(url)
+    return Effect.asVoid(Effect.acquireRelease(
+      Effect.promise(() =>
+        run({
+          connectionString,
+          noHandleSignals: true,
+          pollInterval: 200,
+          logger: silent,
+          taskList,
+          ...options
+        })
+      ),
+      (runner) => Effect.andThen(Effect.promise(() => runner.stop()), disconnected(sql, name))
+    ))
+  })
 
-/** graphile-worker's utilities, which add jobs. */
+/** graphile-worker's utilities: what adds jobs and administers them. */
 export const utils = ({ sql, url }: Target): Effect.Effect<WorkerUtils, never, Scope.Scope> => {
   const { connectionString, name } = named(url)
   return Effect.acquireRelease(

@@ -107,5 +107,6 @@ export const startOurs = (
 ) =>
   Worker.run({ tasks: [Ours, Both], handleSignals: false, pollInterval: "100 millis", ...options as {} }).pipe(
     Effect.provide(handlers),
+    Effect.tapCause((cause) => Effect.logError("The worker has stopped.", cause)),
     Effect.forkScoped({ startImmediately: true })
   )

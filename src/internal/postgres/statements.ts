@@ -65,6 +65,16 @@ export const make = (schema: string) => ({
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id
     order by spec.ordinality`,
 
+  /**
+   * `addMany` in any key mode, its parameters the same. A refused row is the job that has the key, and the other rows
+   * are void then.
+   */
+  addInAnyMode: `
+    select result.place, result.refused, described.*
+    from ${schema}._private_kongtask_add_jobs($1::json, $2::json) as result
+    cross join lateral ${schema}._private_kongtask_describe(result.job) as described
+    order by result.place`,
+
   /** $1 id. Primary key. */
   get: `
     select
@@ -76,7 +86,7 @@ export const make = (schema: string) => ({
     from ${schema}.kongtask_jobs as job
     where job.id = $1::text::int8`,
 
-  /** $1 tasks, $2 states, $3 queue, $4 key, $5 after id, $6 limit. Primary key in order, or the key's index. */
+  /** $1 to $9 the filter, $10 after id, $11 limit. Primary key in order, or the key's index. */
   list: `
     select
       job.id::text as id, job.task, job.state, job.payload::text as payload, job.queue_name,
@@ -89,16 +99,45 @@ export const make = (schema: string) => ({
       and ($2::text[] is null or job.state = any ($2::text[]))
       and ($3::text is null or job.queue_name = $3::text)
       and ($4::text is null or job.key = $4::text)
-      and ($5::text is null or job.id > $5::text::int8)
-    order by job.id limit $6::int`,
+      and ($5::text is null or job.flags ? $5::text)
+      and ($6::float8 is null or job.created_at >= to_timestamp($6::float8 / 1000))
+      and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
+      and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
+      and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
+      and ($10::text is null or job.id > $10::text::int8)
+    order by job.id limit $11::int`,
 
-  /** $1 tasks, $2 states, $3 queue, $4 key. Reads every job. */
+  /**
+   * The filter: $1 tasks, $2 states, $3 queue, $4 key, $5 flag, $6 and $7 bounds of created_at, $8 and $9 of run_at in ms.
+   * Reads every job.
+   */
   count: `
     select count(*)::float8 as count from ${schema}.kongtask_jobs as job
     where ($1::text[] is null or job.task = any ($1::text[]))
       and ($2::text[] is null or job.state = any ($2::text[]))
       and ($3::text is null or job.queue_name = $3::text)
-      and ($4::text is null or job.key = $4::text)`,
+      and ($4::text is null or job.key = $4::text)
+      and ($5::text is null or job.flags ? $5::text)
+      and ($6::float8 is null or job.created_at >= to_timestamp($6::float8 / 1000))
+      and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
+      and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
+      and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))`,
+
+  /** $1 to $9 the filter. One row a state, a task's state, and a queue's state. Reads every job once. */
+  stats: `
+    select job.state, grouping(job.task) = 0 as of_task, job.task, grouping(job.queue_name) = 0 as of_queue,
+      job.queue_name, count(*)::float8 as count
+    from ${schema}.kongtask_jobs as job
+    where ($1::text[] is null or job.task = any ($1::text[]))
+      and ($2::text[] is null or job.state = any ($2::text[]))
+      and ($3::text is null or job.queue_name = $3::text)
+      and ($4::text is null or job.key = $4::text)
+      and ($5::text is null or job.flags ? $5::text)
+      and ($6::float8 is null or job.created_at >= to_timestamp($6::float8 / 1000))
+      and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
+      and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
+      and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
+    group by grouping sets ((job.state), (job.state, job.task), (job.state, job.queue_name))`,
 
   /** $1 id or null, $2 key or null. Locks the one row; waits for a claim or settle of it that is in flight. */
   remove: `
@@ -124,11 +163,14 @@ export const make = (schema: string) => ({
     join ${schema}._private_tasks as task on task.id = job.task_id
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
 
-  /** $1 pool, $2 tasks, $3 limit, $4 how many start at once. One row a claimed job, or one that says why there is none. */
+  /**
+   * $1 pool, $2 tasks, $3 limit, $4 how many start at once, $5 forbidden flags. One row a claimed job, or one
+   * that says why there is none.
+   */
   claim: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
       flags, contended, next_due_in
-    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int)`,
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[])`,
 
   /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. */
   lockBatch: `
@@ -148,6 +190,12 @@ export const make = (schema: string) => ({
     from ${schema}._private_kongtask_settle(
       $1::text, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json
     ) as settled`,
+
+  /** $1 pool, $2 id. Waits for a transaction in flight that deletes the job. Primary key. */
+  holds: `
+    select id::text as id from ${schema}._private_jobs
+    where id = $2::text::int8 and locked_by = $1::text
+    for update`,
 
   /** $1 pool, $2 known ids. Scans the jobs once. */
   releaseUnknown: `

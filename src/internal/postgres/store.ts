@@ -1,17 +1,20 @@
 import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
-import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as Job from "../../Job.ts"
-import type { Announcement, ClaimedJob, JobSpec, Settlement, Store } from "../../JobStore.ts"
+import type { Announcement, JobSpec, Settlement, Store } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
+import * as Administration from "./administration.ts"
 import { derive } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
+import { type ClaimedRow, type JobRow, type StatsRow, toClaimed, toJob, toStats } from "./rows.ts"
 import { quoteIdentifier, validateSchemaName } from "./schema.ts"
 import * as Statements from "./statements.ts"
 
@@ -24,74 +27,9 @@ const dedicatedConnections = 4
 /** How long the server lets a batch's transaction sit idle, so that a stopped process cannot keep its locks. */
 const batchIdleTimeout = "5s"
 
-interface JobRow {
-  readonly id: string
-  readonly task: string
-  readonly state: Job.State
-  readonly payload: string
-  readonly queue_name: string | null
-  readonly priority: number
-  readonly run_at: number
-  readonly attempts: number
-  readonly max_attempts: number
-  readonly last_error: string | null
-  readonly created_at: number
-  readonly updated_at: number
-  readonly key: string | null
-  readonly locked_at: number | null
-  readonly locked_by: string | null
-  readonly revision: number
-  readonly flags: string | null
-}
-
-type ClaimedRow = Omit<JobRow, "state" | "updated_at" | "locked_at" | "locked_by">
-
 type ClaimRow =
   | ClaimedRow & { readonly contended: null }
   | { readonly id: null; readonly contended: boolean; readonly next_due_in: number | null }
-
-const flagNames = (flags: string | null): ReadonlyArray<string> => flags === null ? [] : Object.keys(JSON.parse(flags))
-
-/** Milliseconds come as floating point numbers that may be off in their last digits. */
-const toTime = (millis: number): DateTime.Utc => DateTime.makeUnsafe(Math.round(millis))
-
-const toJob = (row: JobRow): Job.Job =>
-  new Job.Job({
-    id: row.id as Job.JobId,
-    task: row.task,
-    state: row.state,
-    payload: JSON.parse(row.payload),
-    queueName: row.queue_name ?? undefined,
-    priority: row.priority,
-    runAt: toTime(row.run_at),
-    attempts: row.attempts,
-    maxAttempts: row.max_attempts,
-    lastError: row.last_error ?? undefined,
-    createdAt: toTime(row.created_at),
-    updatedAt: toTime(row.updated_at),
-    key: row.key ?? undefined,
-    lockedAt: row.locked_at === null ? undefined : toTime(row.locked_at),
-    lockedBy: row.locked_by ?? undefined,
-    revision: row.revision,
-    flags: flagNames(row.flags)
-  }, { disableChecks: true })
-
-const toClaimed = (row: ClaimedRow): ClaimedJob => ({
-  id: row.id as Job.JobId,
-  task: row.task,
-  payload: JSON.parse(row.payload),
-  attempt: row.attempts,
-  maxAttempts: row.max_attempts,
-  isLastAttempt: row.attempts >= row.max_attempts,
-  key: row.key ?? undefined,
-  queueName: row.queue_name ?? undefined,
-  priority: row.priority,
-  runAt: toTime(row.run_at),
-  createdAt: toTime(row.created_at),
-  revision: row.revision,
-  flags: flagNames(row.flags),
-  lastError: row.last_error ?? undefined
-})
 
 /** What the SQL functions raise for a bad job; everything else is the database's trouble. */
 const invalidJobFields: Readonly<Record<string, string>> = {
@@ -102,13 +40,36 @@ const invalidJobFields: Readonly<Record<string, string>> = {
   GWBKM: "jobKeyMode"
 }
 
-const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError): Job.InvalidJob | KongTaskError => {
-  const code = sqlState(error)
-  const field = code === undefined ? undefined : invalidJobFields[code]
-  return field === undefined
-    ? fromSqlError("add")(error)
-    : new Job.InvalidJob({ task: specs[0]?.task ?? "", field, problem: `is refused: ${error.reason.message}`, code })
-}
+const fromAddError =
+  (specs: ReadonlyArray<JobSpec>) =>
+  (error: SqlError | Job.DuplicateJobKey): Job.InvalidJob | Job.DuplicateJobKey | KongTaskError => {
+    if (error._tag === "DuplicateJobKey") return error
+    const code = sqlState(error)
+    const field = code === undefined ? undefined : invalidJobFields[code]
+    return field === undefined
+      ? fromSqlError("add")(error)
+      : new Job.InvalidJob({ task: specs[0]?.task ?? "", field, problem: `is refused: ${error.reason.message}`, code })
+  }
+
+/** Whether a job is added in a key mode that the SQL function `add_job` does not have. */
+const isOurs = ({ key, keyMode }: JobSpec): boolean =>
+  key !== undefined && (keyMode === "dedupe" || keyMode === "reject")
+
+/** The parameters of `addMany` and `addInAnyMode`. */
+const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<string> => [
+  JSON.stringify(specs.map((spec) => [
+    spec.task,
+    spec.queueName ?? null,
+    spec.runAt ?? null,
+    spec.delay ?? null,
+    spec.maxAttempts ?? null,
+    spec.key ?? null,
+    spec.priority ?? null,
+    spec.flags ?? null,
+    spec.keyMode ?? "replace"
+  ])),
+  `[${specs.map((spec) => spec.payload).join(",")}]`
+]
 
 const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
@@ -159,7 +120,24 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         : write
     )
 
+  const addInAnyMode = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
+    const rows = yield* sql.unsafe<JobRow & { readonly place: number; readonly refused: boolean }>(
+      statements.addInAnyMode,
+      arraysOf(specs)
+    )
+    const refusal = rows.find((row) => row.refused)
+    if (refusal === undefined) return rows.map(toJob)
+    return yield* new Job.DuplicateJobKey({
+      task: specs[refusal.place - 1]!.task,
+      key: refusal.key!,
+      existing: refusal.id as Job.JobId,
+      state: refusal.state,
+      ...(specs.length === 1 ? {} : { index: refusal.place - 1 })
+    })
+  })
+
   const add = Effect.fnUntraced(function*(spec: JobSpec) {
+    if (isOurs(spec)) return (yield* addInAnyMode([spec]))[0]!
     const rows = yield* sql.unsafe<JobRow>(statements.add, [
       spec.task,
       spec.payload,
@@ -177,24 +155,19 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
 
   const addMany = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
     if (specs.length === 0) return []
-    const items = specs.map((spec) => [
-      spec.task,
-      spec.queueName ?? null,
-      spec.runAt ?? null,
-      spec.delay ?? null,
-      spec.maxAttempts ?? null,
-      spec.key ?? null,
-      spec.priority ?? null,
-      spec.flags ?? null,
-      spec.keyMode ?? "replace"
-    ])
-    const payloads = `[${specs.map((spec) => spec.payload).join(",")}]`
-    const rows = yield* sql.unsafe<JobRow>(statements.addMany, [JSON.stringify(items), payloads])
+    if (specs.some(isOurs)) return yield* addInAnyMode(specs)
+    const rows = yield* sql.unsafe<JobRow>(statements.addMany, arraysOf(specs))
     return rows.map(toJob)
   }, (effect, specs) => joinsOnlyOwn(Effect.mapError(effect, fromAddError(specs))))
 
-  const claim: Store["claim"] = Effect.fnUntraced(function*({ limit, pool, start, tasks }) {
-    const rows = yield* run<ClaimRow>("claim", statements.claim, [pool, tasks, limit, start ?? limit])
+  const claim: Store["claim"] = Effect.fnUntraced(function*({ forbiddenFlags = [], limit, pool, start, tasks }) {
+    const rows = yield* run<ClaimRow>("claim", statements.claim, [
+      pool,
+      tasks,
+      limit,
+      start ?? limit,
+      forbiddenFlags.length === 0 ? null : forbiddenFlags
+    ])
     const claimed: Array<ClaimedRow> = []
     let contended = false
     let nextDueIn: number | undefined
@@ -237,11 +210,53 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     }
   })
 
+  const completeWith: Store["completeWith"] = <A, E, R>(pool: string, id: Job.JobId, effect: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      let exit: Exit.Exit<A, E> | undefined
+      const complete = Effect.filterOrFail(
+        sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]"]),
+        (rows) => rows.length > 0,
+        () => "taken" as const
+      )
+      const attempt = Effect.flatMap(Effect.exit(effect), (ended): Effect.Effect<A, "failed" | "taken" | SqlError> => {
+        exit = ended
+        return Exit.isSuccess(ended) ? Effect.as(complete, ended.value) : Effect.fail("failed")
+      })
+      // The row is still ours if and only if the commit did not happen.
+      const resolve = (error: KongTaskError) =>
+        run("settle", statements.holds, [pool, id]).pipe(
+          Effect.retry({ while: (again) => again.isTransient, schedule: Schedule.spaced("500 millis") }),
+          Effect.flatMap((rows): Effect.Effect<Option.Option<A>, KongTaskError> =>
+            rows.length === 0 && exit !== undefined && Exit.isSuccess(exit)
+              ? Effect.succeedSome(exit.value)
+              : Effect.fail(error)
+          )
+        )
+      return attempt.pipe(
+        withTransaction(sql),
+        Effect.map(Option.some),
+        Effect.catch((error): Effect.Effect<Option.Option<A>, E | KongTaskError> => {
+          if (error === "taken") return Effect.succeedNone
+          if (error === "failed") {
+            return exit !== undefined && Exit.isFailure(exit)
+              ? Effect.failCause(exit.cause)
+              : Effect.never
+          }
+          return resolve(failure("settle")(error))
+        })
+      )
+    })
+
   const filterParams = (filter: Parameters<Store["count"]>[0]) => [
     filter.tasks ?? null,
     filter.states ?? null,
     filter.queueName ?? null,
-    filter.key ?? null
+    filter.key ?? null,
+    filter.flag ?? null,
+    filter.addedAfter ?? null,
+    filter.addedBefore ?? null,
+    filter.runAfter ?? null,
+    filter.runBefore ?? null
   ]
 
   return {
@@ -260,6 +275,8 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         run<{ readonly count: number }>("count", statements.count, filterParams(filter)),
         (rows) => rows[0]!.count
       ),
+    stats: (filter) => Effect.map(run<StatsRow>("stats", statements.stats, filterParams(filter)), toStats),
+    ...Administration.make({ schema, run, joinsOnlyOwn }),
     remove: (target) =>
       joinsOnlyOwn(Effect.map(
         run<JobRow>("remove", statements.remove, [
@@ -286,6 +303,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       ])
       return new Set(rows.map((row) => row.id))
     }),
+    completeWith,
     releaseUnknown: (pool, known) => Effect.asVoid(run("release", statements.releaseUnknown, [pool, known])),
     registerPool: (pool, lease) =>
       Effect.asVoid(run("register the pool", statements.registerPool, [pool, Duration.toMillis(lease)])),
