@@ -190,13 +190,13 @@ begin
     select tasks.id, (
       select priority from :schema._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from tasks
     union all
     select lanes.task_id, (
       select priority from :schema._private_jobs
       where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
     select lanes.task_id, lanes.priority, head.run_at, head.id
@@ -205,7 +205,7 @@ begin
       select run_at, id from :schema._private_jobs
       where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
         and run_at <= now()
-      order by run_at, id limit 1
+      order by run_at nulls first, id limit 1
     ) as head
     order by lanes.priority, head.run_at
   ), free as materialized (
@@ -215,7 +215,7 @@ begin
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
         and run_at <= now()
-      order by run_at, id limit max_jobs
+      order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
     where forbidden_flags is null
@@ -243,14 +243,14 @@ begin
         select id, priority, run_at, flags from :schema._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
           and run_at <= now()
-        order by run_at, id limit max_jobs + 1000
+        order by run_at nulls first, id limit max_jobs + 1000
       )
       union all
       (
         select id, priority, run_at, flags from :schema._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
           and run_at <= now() and (run_at, id) >= (places.run_at, places.id)
-        order by run_at, id limit max_jobs + 1000
+        order by run_at nulls first, id limit max_jobs + 1000
       )
     ) as job
     where (job.flags ?| forbidden_flags) is not true
@@ -291,7 +291,7 @@ begin
           select run_at, id from :schema._private_jobs
           where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
             and task_id in (select tasks.id from tasks) and forbidden_flags is null
-          order by run_at, id limit 1
+          order by run_at nulls first, id limit 1
         )
         union all
         (
@@ -300,7 +300,7 @@ begin
             select run_at, id, flags from :schema._private_jobs
             where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
               and task_id in (select tasks.id from tasks) and forbidden_flags is not null
-            order by run_at, id limit 500
+            order by run_at nulls first, id limit 500
           ) as oldest
           where (oldest.flags ?| forbidden_flags) is not true
           order by oldest.run_at, oldest.id limit 1
@@ -363,7 +363,7 @@ begin
             select run_at from :schema._private_jobs
             where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
               and run_at > now()
-            order by run_at limit 1
+            order by run_at nulls first limit 1
           ) as next
         ),
         (
@@ -371,7 +371,7 @@ begin
             select run_at from :schema._private_jobs
             where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at > now()
               and task_id in (select tasks.id from tasks)
-            order by run_at limit 1
+            order by run_at nulls first limit 1
           ) as next
         )
       ) - now())::float8 * 1000
@@ -401,13 +401,13 @@ begin
     select tasks.id, tasks.identifier, (
       select priority from :schema._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from tasks
     union all
     select lanes.task_id, lanes.identifier, (
       select priority from :schema._private_jobs
       where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
     select lanes.task_id, lanes.identifier, lanes.priority
@@ -416,7 +416,7 @@ begin
       select run_at from :schema._private_jobs
       where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
         and run_at <= now()
-      order by run_at, id limit 1
+      order by run_at nulls first, id limit 1
     ) as head
     order by lanes.priority, head.run_at
   )
@@ -429,7 +429,7 @@ begin
     select * from :schema._private_jobs
     where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
       and run_at <= now()
-    order by run_at, id limit max_jobs
+    order by run_at nulls first, id limit max_jobs
     for update skip locked
   ) as job
   limit max_jobs;

@@ -3,8 +3,8 @@
 --
 -- Whoever changes an index gives it another name, and drops the old one in a migration.
 
-create index jobs_claim_index on :schema._private_jobs (task_id, priority, run_at, id)
+create index jobs_claim_index on :schema._private_jobs (task_id, priority nulls first, run_at nulls first, id)
   where is_available and job_queue_id is null;
 
-create index jobs_queue_index on :schema._private_jobs (job_queue_id, priority, run_at, id) include (task_id)
+create index jobs_queue_index on :schema._private_jobs (job_queue_id, priority, run_at nulls first, id) include (task_id)
   where is_available and job_queue_id is not null;

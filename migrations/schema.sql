@@ -370,13 +370,13 @@ begin
     select tasks.id, (
       select priority from "graphile_worker"._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from tasks
     union all
     select lanes.task_id, (
       select priority from "graphile_worker"._private_jobs
       where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
     select lanes.task_id, lanes.priority, head.run_at, head.id
@@ -385,7 +385,7 @@ begin
       select run_at, id from "graphile_worker"._private_jobs
       where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
         and run_at <= now()
-      order by run_at, id limit 1
+      order by run_at nulls first, id limit 1
     ) as head
     order by lanes.priority, head.run_at
   ), free as materialized (
@@ -395,7 +395,7 @@ begin
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
         and run_at <= now()
-      order by run_at, id limit max_jobs
+      order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
     where forbidden_flags is null
@@ -423,14 +423,14 @@ begin
         select id, priority, run_at, flags from "graphile_worker"._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
           and run_at <= now()
-        order by run_at, id limit max_jobs + 1000
+        order by run_at nulls first, id limit max_jobs + 1000
       )
       union all
       (
         select id, priority, run_at, flags from "graphile_worker"._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
           and run_at <= now() and (run_at, id) >= (places.run_at, places.id)
-        order by run_at, id limit max_jobs + 1000
+        order by run_at nulls first, id limit max_jobs + 1000
       )
     ) as job
     where (job.flags ?| forbidden_flags) is not true
@@ -471,7 +471,7 @@ begin
           select run_at, id from "graphile_worker"._private_jobs
           where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
             and task_id in (select tasks.id from tasks) and forbidden_flags is null
-          order by run_at, id limit 1
+          order by run_at nulls first, id limit 1
         )
         union all
         (
@@ -480,7 +480,7 @@ begin
             select run_at, id, flags from "graphile_worker"._private_jobs
             where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
               and task_id in (select tasks.id from tasks) and forbidden_flags is not null
-            order by run_at, id limit 500
+            order by run_at nulls first, id limit 500
           ) as oldest
           where (oldest.flags ?| forbidden_flags) is not true
           order by oldest.run_at, oldest.id limit 1
@@ -543,7 +543,7 @@ begin
             select run_at from "graphile_worker"._private_jobs
             where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
               and run_at > now()
-            order by run_at limit 1
+            order by run_at nulls first limit 1
           ) as next
         ),
         (
@@ -551,7 +551,7 @@ begin
             select run_at from "graphile_worker"._private_jobs
             where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at > now()
               and task_id in (select tasks.id from tasks)
-            order by run_at limit 1
+            order by run_at nulls first limit 1
           ) as next
         )
       ) - now())::float8 * 1000
@@ -701,13 +701,13 @@ begin
     select tasks.id, tasks.identifier, (
       select priority from "graphile_worker"._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from tasks
     union all
     select lanes.task_id, lanes.identifier, (
       select priority from "graphile_worker"._private_jobs
       where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority limit 1
+      order by priority nulls first limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
     select lanes.task_id, lanes.identifier, lanes.priority
@@ -716,7 +716,7 @@ begin
       select run_at from "graphile_worker"._private_jobs
       where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
         and run_at <= now()
-      order by run_at, id limit 1
+      order by run_at nulls first, id limit 1
     ) as head
     order by lanes.priority, head.run_at
   )
@@ -729,7 +729,7 @@ begin
     select * from "graphile_worker"._private_jobs
     where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
       and run_at <= now()
-    order by run_at, id limit max_jobs
+    order by run_at nulls first, id limit max_jobs
     for update skip locked
   ) as job
   limit max_jobs;
@@ -1276,9 +1276,9 @@ CREATE VIEW graphile_worker.kongtask_jobs AS
      JOIN graphile_worker._private_tasks task ON ((task.id = job.task_id)))
      LEFT JOIN graphile_worker._private_job_queues queue ON ((queue.id = job.job_queue_id)));
 
-CREATE INDEX jobs_claim_index ON graphile_worker._private_jobs USING btree (task_id, priority, run_at, id) WHERE (is_available AND (job_queue_id IS NULL));
+CREATE INDEX jobs_claim_index ON graphile_worker._private_jobs USING btree (task_id, priority NULLS FIRST, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NULL));
 
-CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (job_queue_id, priority, run_at, id) INCLUDE (task_id) WHERE (is_available AND (job_queue_id IS NOT NULL));
+CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (job_queue_id, priority, run_at NULLS FIRST, id) INCLUDE (task_id) WHERE (is_available AND (job_queue_id IS NOT NULL));
 
 INSERT INTO graphile_worker.migrations (id, breaking) VALUES
   (1, true),

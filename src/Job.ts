@@ -111,7 +111,7 @@ export class Job extends Schema.Class<Job>("kongtask/Job")({
   createdAt: Schema.DateTimeUtc,
   updatedAt: Schema.DateTimeUtc,
   key: Schema.UndefinedOr(Schema.String),
-  /** When the pool that holds it claimed it or last confirmed that; `undefined` when nobody holds it. */
+  /** When the pool that holds it claimed it; `undefined` when nobody holds it. */
   lockedAt: Schema.UndefinedOr(Schema.DateTimeUtc),
   /** The id of the pool that holds it. */
   lockedBy: Schema.UndefinedOr(Schema.String),

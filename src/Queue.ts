@@ -123,8 +123,9 @@ export class Queue extends Context.Service<Queue, {
    * **Details**
    *
    * Like `fail`, `reschedule` and `retry` it answers the jobs that it changed, in
-   * the order of their ids. The others are not there, or somebody holds them: only
-   * a holder that has been silent for four hours counts as nobody. One statement.
+   * the order of their ids. The others are not there, or somebody holds them; as in
+   * graphile-worker, whoever claimed a job more than four hours ago counts as nobody,
+   * except that `retry` leaves alone what a pool of KongTask's holds. One statement.
    */
   readonly complete: (ids: Iterable<Job.JobId>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
 

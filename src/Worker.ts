@@ -11,8 +11,9 @@
  * **Delivery**
  *
  * At least once. Each attempt is claimed durably before its handler starts, so
- * after a crash at most the jobs that were running or not yet recorded run
- * again, each charged one attempt.
+ * after a crash at most the jobs that were running, not yet recorded, or claimed
+ * ahead (about 100 ms of work, none on its last attempt) run again, each charged
+ * one attempt.
  *
  * @since 0.1.0
  */

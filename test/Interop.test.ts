@@ -2,7 +2,8 @@ import { PgClient } from "@effect/sql-pg"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option, type Scope } from "effect"
 import { type Job, Migrator, Queue } from "kongtask"
-import { eventually, pause } from "./support/events.ts"
+import { setTimeout } from "node:timers/promises"
+import { eventually } from "./support/events.ts"
 import * as Graphile from "./support/graphile.ts"
 import {
   Both,
@@ -141,7 +142,7 @@ for (const [schema, { adoptedFrom, layer }] of Object.entries(schemas)) {
         )
         yield* startOurs(ours)
         yield* Graphile.start(at, theirs, { concurrency: 2 })
-        yield* Effect.addFinalizer(() => Effect.sync(gates.theirs.open))
+        yield* Effect.addFinalizer(() => Effect.sync(() => [gates.ours, gates.theirs].forEach(({ open }) => open())))
         yield* Queue.add(Ours, { n: 1 }, { queueName: "held by us" })
         yield* Queue.add(Theirs, { n: 11 }, { queueName: "held by it" })
         yield* awaitRun(runs, 1, 11)
@@ -175,7 +176,7 @@ for (const [schema, { adoptedFrom, layer }] of Object.entries(schemas)) {
           const other = busy.get(queue)
           if (other !== undefined) overlaps.push([other, run])
           busy.set(queue, run)
-          await Effect.runPromise(pause("2 millis"))
+          await setTimeout(2)
           busy.delete(queue)
         })
         const queueName = (n: number) => `queue ${n % 3}`

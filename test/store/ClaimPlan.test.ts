@@ -102,7 +102,7 @@ const session = Effect.fnUntraced(function*(config: PgClient.PgPoolConfig) {
     client
   )
   const pool = yield* makePool(store)
-  return Effect.gen(function*() {
+  const work = Effect.gen(function*() {
     const { jobs: [first, ...others] } = yield* store.claim({ pool, tasks: ["mine"], limit: 10 })
     if (first === undefined) return
     yield* store.settle(pool, [
@@ -110,6 +110,7 @@ const session = Effect.fnUntraced(function*(config: PgClient.PgPoolConfig) {
       ...others.map(({ id }) => ({ _tag: "Completed", id } as const))
     ])
   })
+  return { work }
 })
 
 const schemas = {
@@ -127,7 +128,7 @@ layer(Server.layer, { timeout: 60_000, excludeTestServices: true })("the plan of
           const { config, sql, url } = yield* prepare(kind)
 
           const checkOurs = Effect.fnUntraced(
-            function*(when: string, work: Effect.Success<ReturnType<typeof session>>) {
+            function*(when: string, { work }: Effect.Success<ReturnType<typeof session>>) {
               const reads = yield* readsDuring(work)
               const claim = reads.find(({ query }) => query.includes("skip locked"))
               assert.includeMembers([...claim?.indexes ?? []], ["jobs_claim_index", "jobs_queue_index"], when)

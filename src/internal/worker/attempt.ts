@@ -144,12 +144,12 @@ export const makeRunner = (
   }
 }
 
+const isControl = Schema.is(Schema.Union([Job.Snoozed, Job.Cancelled]))
+
 /** `Job.snooze` and `Job.cancel` travel as failures of the handler. */
 const controlOf = (cause: Cause.Cause<AttemptError>): Job.Control | undefined => {
   const error = cause.reasons.find(Cause.isFailReason)?.error
-  return error?._tag === "HandlerFailed" && (error.error instanceof Job.Snoozed || error.error instanceof Job.Cancelled)
-    ? error.error
-    : undefined
+  return error?._tag === "HandlerFailed" && isControl(error.error) ? error.error : undefined
 }
 
 const settle = (job: ClaimedJob, control: Job.Control): Settlement =>
