@@ -314,14 +314,13 @@ export class Migrator extends Context.Service<Migrator, {
    *
    * **Details**
    *
-   * Executed in an empty database of the same or a newer PostgreSQL, it gives a
-   * schema that `verify` accepts, without jobs. It has the types, tables,
-   * functions, views, indexes, triggers and comments, which tables have row level
-   * security, and the rows that say which migrations are applied; in a fixed order,
-   * so that equal schemas give equal texts on one major version. Another one may
-   * word a view differently (16 writes the columns of a single table without its
-   * name) and, before 14, `extract`. It has no owners, privileges and policies,
-   * which name the roles of one server.
+   * Executed in an empty database, it gives a schema that `verify` accepts,
+   * without jobs. It has the types, tables, functions, views, indexes, triggers and
+   * comments, which tables have row level security, and the rows that say which
+   * migrations are applied. The order is fixed, so that equal schemas give equal
+   * texts; but PostgreSQL 16 and later print the columns of the view `jobs` without
+   * the name of its table, and 12 to 15 with it. It has no owners, privileges and
+   * policies, which name the roles of one server.
    *
    * Up to four reads, and twelve in a transaction that is rolled back, or in a
    * savepoint of the transaction that is open on the client; some 20 milliseconds,

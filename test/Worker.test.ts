@@ -665,6 +665,69 @@ describe("trouble with the database", () => {
       expect(completed.job).toMatchObject({ id: job.id, attempt: 2 })
     }))
 
+  test("frees the named queue of a job that was unlocked by hand", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      const finish = yield* Latch.make(false)
+      yield* Queue.addMany([1, 2].map((n) => Step.request({ n }, { queueName: "serial" })))
+      yield* start({ tasks: [Step] }, Step.toLayer(({ n }) => n === 1 ? finish.await : Effect.void))
+      yield* events.next("JobStarted")
+      yield* sql`delete from graphile_worker._private_jobs where locked_by is not null`
+      yield* finish.open
+      yield* events.next("JobLost")
+      yield* events.next("JobCompleted")
+      expect(yield* Queue.count()).toBe(0)
+    }))
+
+  test("an infinite snooze is a long one, and an error that cannot be described is recorded all the same", () =>
+    Effect.gen(function*() {
+      const events = yield* Test.watch
+      const snoozed = yield* Queue.add(Step, { n: 0 })
+      const failing = yield* Queue.add(Step, { n: 1 })
+      yield* start(
+        { tasks: [Step] },
+        Step.toLayer(({ n }) =>
+          n === 0 ? Job.snooze(Duration.infinity) : Effect.die({
+            get message() {
+              throw new Error("no message")
+            }
+          })
+        )
+      )
+      yield* events.next("JobFailed")
+      expect(yield* jobOf(failing.id)).toMatchObject({ state: "retrying", lockedBy: undefined })
+      yield* eventually(jobOf(snoozed.id), { until: (job) => job.state === "scheduled" })
+    }))
+
+  test("runs a job whose payload is larger than the driver reads by default", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const Big = Task.make("big", { payload: { text: Schema.String } })
+      yield* sql`
+        select id::text from graphile_worker.add_job('big', json_build_object('text', repeat('x', 17 * 1024 * 1024)))`
+      const summary = yield* Worker.runOnce({ tasks: [Big] }).pipe(Effect.provide(Big.toLayer(() => Effect.void)))
+      expect(summary.completed).toBe(1)
+    }))
+
+  test("notices that its lease is lost while handlers have their time to end", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const events = yield* Test.watch
+      yield* Queue.add(Step, { n: 1 })
+      const interrupted = yield* Deferred.make<void>()
+      const worker = yield* start(
+        { tasks: [Step], lease: "1 second", heartbeatInterval: "100 millis", shutdownTimeout: "1 minute" },
+        Step.toLayer(() => Effect.onInterrupt(Effect.never, () => Deferred.succeed(interrupted, undefined)))
+      )
+      yield* events.next("JobStarted")
+      yield* Effect.forkScoped(Fiber.interrupt(worker), { startImmediately: true })
+      yield* events.next("PoolStopping")
+      yield* sql`delete from graphile_worker._private_kongtask_pools`
+      yield* events.next("PoolLost")
+      yield* Deferred.await(interrupted)
+    }))
+
   test("gives up statements that get no answer, and goes on when they do", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient

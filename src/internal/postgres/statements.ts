@@ -197,7 +197,10 @@ export const make = (schema: string) => ({
     where id = $2::text::int8 and locked_by = $1::text
     for update`,
 
-  /** $1 pool, $2 known ids. Scans the jobs once. */
+  /**
+   * $1 pool, $2 known ids. Scans the jobs once, and the queues: one whose job was unlocked or deleted by hand is freed
+   * too.
+   */
   releaseUnknown: `
     with released as (
       update ${schema}._private_jobs
@@ -208,7 +211,10 @@ export const make = (schema: string) => ({
     ), freed as (
       update ${schema}._private_job_queues
       set locked_by = null, locked_at = null
-      where id = any (array(select job_queue_id from released)) and locked_by = $1::text
+      where locked_by = $1::text and id <> all (array(
+        select job_queue_id from ${schema}._private_jobs
+        where id = any ($2::text[]::int8[]) and job_queue_id is not null
+      ))
     )
     select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)::text as announced
     from released having count(*) > 0`,
@@ -217,7 +223,7 @@ export const make = (schema: string) => ({
   registerPool: `
     insert into ${schema}._private_kongtask_pools (id, lease)
     values ($1::text, $2::float8 * interval '1 millisecond')
-    on conflict (id) do nothing`,
+    on conflict (id) do update set heartbeat_at = now(), alive_since = now()`,
 
   /**
    * $1 pool. Updates the pool's own row (HOT), reads the others, and looks up the holders of the few jobs that are to be

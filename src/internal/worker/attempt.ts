@@ -50,6 +50,7 @@ type AttemptError = HandlerFailed | TimedOut | InvalidPayload | InvalidResult | 
 
 const defaultTimeout = Duration.minutes(15)
 const maxErrorCharacters = 10_000
+const maxDelayMillis = Duration.toMillis(Duration.days(365_250))
 
 /** A registration made ready to run: codecs derived and options resolved once a worker, not once a job. */
 export interface Runner {
@@ -115,14 +116,14 @@ export const makeRunner = (
   }
 
   const failed = Effect.fnUntraced(function*(job: ClaimedJob, cause: Cause.Cause<AttemptError>) {
-    const control = controlOf(cause)
+    const control = yield* Effect.catchCause(Effect.sync(() => controlOf(cause)), () => Effect.undefined)
     if (control !== undefined) return settle(job, control)
     const { delay } = yield* decide(job, cause)
     return {
       _tag: "Failed",
       id: job.id,
-      error: describe(cause),
-      retryIn: delay === undefined ? undefined : Duration.toMillis(delay)
+      error: yield* described(cause),
+      retryIn: delay === undefined ? undefined : boundedMillis(delay)
     } satisfies Settlement
   })
 
@@ -155,7 +156,20 @@ const controlOf = (cause: Cause.Cause<AttemptError>): Job.Control | undefined =>
 const settle = (job: ClaimedJob, control: Job.Control): Settlement =>
   control._tag === "Cancelled"
     ? { _tag: "Cancelled", id: job.id, reason: control.reason }
-    : { _tag: "Snoozed", id: job.id, attempt: job.attempt, delay: Duration.toMillis(control.delay) }
+    : { _tag: "Snoozed", id: job.id, attempt: job.attempt, delay: boundedMillis(control.delay) }
+
+/** What the database can add to a time; an infinite delay is a very long one. */
+const boundedMillis = (delay: Duration.Duration): number => {
+  const millis = Duration.toMillis(delay)
+  return Number.isNaN(millis) ? 0 : Math.min(millis, maxDelayMillis)
+}
+
+/** An error value may run code of its own when it is looked at, and fail. */
+const described = (cause: Cause.Cause<AttemptError>): Effect.Effect<string> =>
+  Effect.catchCause(
+    Effect.sync(() => describe(cause)),
+    () => Effect.succeed("The attempt failed with an error that cannot be described.")
+  )
 
 /** The recorded text of a failed attempt: the error's tag and message, a defect with its stack. */
 const describe = (cause: Cause.Cause<AttemptError>): string => {

@@ -6,6 +6,7 @@
  * that quick handlers never wait for a claim and slow ones hoard nothing. What
  * is not started in time goes back.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -36,6 +37,8 @@ export interface Jobs {
   readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
   /** Interrupts these jobs, waits for their finalizers, and settles them as cancelled. */
   readonly cancel: (ids: ReadonlyArray<JobId>) => Effect.Effect<void>
+  /** Whether the job waits in the buffer or runs. */
+  readonly holds: (id: JobId) => boolean
   /** How long the claim loop may sleep, in milliseconds: what waits in the buffer must be looked after. */
   readonly maxSleep: () => number
   /** Every job that this pool knows it holds, but for its unsettled outcomes. */
@@ -58,8 +61,10 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly onStopping: (running: number) => void
   /** Whether the jobs are this pool's no more: then their outcomes are nobody's business. */
   readonly isLost: () => boolean
+  readonly lost: Effect.Effect<void>
 }): Effect.fn.Return<Jobs, never, Scope.Scope> {
-  const { concurrency, isLost, onOutcome, onRecorded, onStart, onStopping, pool, runners, shutdownTimeout } = options
+  const { concurrency, isLost, lost, onOutcome, onRecorded, onStart, onStopping, pool, runners, shutdownTimeout } =
+    options
   const clock = yield* Clock.Clock
   const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const hasDemand = yield* Latch.make(true)
@@ -111,10 +116,14 @@ export const make = Effect.fnUntraced(function*(options: {
       onOutcome({ job, settlement })
     } else if (cancelling.delete(job.id)) {
       cancelled(job)
-    } else if (isStopping && !isLost()) {
+    } else if (isLost()) {
+      return Effect.void
+    } else if (!Cause.hasInterruptsOnly(exit.cause)) {
+      onOutcome({ job, settlement: { _tag: "Failed", id: job.id, error: Cause.pretty(exit.cause), retryIn: 0 } })
+    } else if (isStopping) {
       release(job)
     }
-    // Otherwise a newer claim of the same job took its place, or the job is this pool's no more.
+    // Otherwise a newer claim of the same job took its place.
     return Effect.void
   }
 
@@ -157,7 +166,7 @@ export const make = Effect.fnUntraced(function*(options: {
       if (isLost()) return
       for (const { job } of buffer) release(job)
       buffer = []
-      yield* Effect.timeoutOption(FiberMap.awaitEmpty(fibers), shutdownTimeout)
+      yield* Effect.timeoutOption(Effect.raceFirst(FiberMap.awaitEmpty(fibers), lost), shutdownTimeout)
       yield* FiberMap.clear(fibers)
     })
   )
@@ -197,6 +206,7 @@ export const make = Effect.fnUntraced(function*(options: {
         cancelling.add(id)
         return Effect.andThen(FiberMap.remove(fibers, id), Effect.sync(() => void cancelling.delete(id)))
       }, { concurrency: "unbounded", discard: true }),
+    holds: (id) => names.has(id) || buffer.some(({ job }) => job.id === id),
     maxSleep: () => buffer.length === 0 ? Infinity : maxWaitMillis,
     ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
     running: () => Array.from(names, ([id, task]) => `${task} ${id}`),

@@ -4,25 +4,32 @@
  * it treats it as lost before others do. Each heartbeat also looks for pools
  * whose lease has run out, and releases their jobs.
  */
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
-import type { Heartbeat, Store } from "../../JobStore.ts"
+import type { Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { WorkerEvent } from "../../WorkerEvent.ts"
 
 /** A lease that could not be confirmed for this part of it is lost. */
 const safety = 0.8
 
+/** How long the end waits for the pool to be deregistered. */
+const farewellTimeout = Duration.seconds(5)
+
 /** Milliseconds that pass whatever becomes of the wall clock. */
 const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 export interface Lease {
   readonly isLost: () => boolean
+  /** Waits until the lease is lost. */
+  readonly lost: Effect.Effect<void>
   /** Sends the next heartbeat now: it has news. */
   readonly beatNow: Effect.Effect<void>
 }
@@ -44,59 +51,86 @@ export const acquire = Effect.fnUntraced(function*(options: {
   readonly onCancelled: (ids: ReadonlyArray<JobId>) => Effect.Effect<void>
   /** Jobs of dead pools are available again. */
   readonly onReleased: Effect.Effect<void>
+  /** The fibers that keep the lease have died of a defect. */
+  readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Lease, KongTaskError, Scope.Scope> {
-  const { heartbeatInterval, id, lease, mayHold, onCancelled, onLost, onReleased, persist, publish, running, store } =
-    options
+  const { heartbeatInterval, id, lease, mayHold, onCancelled, onDied, onLost, onReleased, persist, publish } = options
+  const { running, store } = options
+  const scope = yield* Effect.scope
+  const lost = yield* Deferred.make<void>()
+  const leaseMillis = Duration.toMillis(lease)
   let isLost = false
 
+  // Interruptible: a row that was written all the same is that of a pool that never claims, and soon of a dead one.
   yield* Effect.acquireRelease(
     persist(store.registerPool(id, lease)),
     () =>
       isLost ? Effect.void : Effect.suspend(() => store.deregisterPool(id, mayHold())).pipe(
+        Effect.timeoutOrElse({
+          duration: farewellTimeout,
+          orElse: () =>
+            Effect.logWarning("The database does not answer; others will release this pool after its lease.")
+        }),
         Effect.catch((error) =>
           Effect.logWarning("The pool could not be deregistered; others will release it after its lease.", error)
         ),
         Effect.andThen(Effect.sync(() => publish(WorkerEvent.PoolStopped({ pool: id }))))
-      )
+      ),
+    { interruptible: true }
   )
   let confirmedAt = yield* monotonicMillis
   publish(WorkerEvent.PoolStarted({ pool: id }))
 
   const lose = (reason: string) =>
     Effect.suspend(() => {
+      if (isLost) return Effect.void
       isLost = true
       publish(WorkerEvent.PoolLost({ pool: id, reason }))
-      return onLost
+      return Effect.andThen(Deferred.succeed(lost, undefined), onLost)
     })
 
-  const releaseDead = Effect.fnUntraced(function*({ deadPools }: Heartbeat) {
-    if (deadPools.length === 0) return
-    const recovery = yield* store.releasePools(deadPools)
-    if (recovery.pools.length === 0) return
-    yield* Effect.logWarning(
-      `Released ${recovery.released} and failed ${recovery.failed} jobs of dead pools: ${recovery.pools.join(", ")}`
+  // A row lock on a job of a dead pool may keep this waiting, which must not keep the heartbeat from going on.
+  let isReleasing = false
+  const releaseDead = (pools: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      const recovery = yield* store.releasePools(pools)
+      if (recovery.pools.length === 0) return
+      yield* Effect.logWarning(
+        `Released ${recovery.released} and failed ${recovery.failed} jobs of dead pools: ${recovery.pools.join(", ")}`
+      )
+      publish(WorkerEvent.PoolsReleased({ pool: id, recovery }))
+      yield* onReleased
+    }).pipe(
+      Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
+      Effect.ensuring(Effect.sync(() => {
+        isReleasing = false
+      }))
     )
-    publish(WorkerEvent.PoolsReleased({ pool: id, recovery }))
-    yield* onReleased
-  })
 
   const beat = Effect.gen(function*() {
-    // A heartbeat that hangs must not keep the pool from knowing that its lease runs out.
+    const sentAt = yield* monotonicMillis
     const heartbeat = yield* Effect.timeoutOption(store.heartbeat(id), heartbeatInterval)
     if (Option.isNone(heartbeat)) return
-    if (!heartbeat.value.isAlive) return yield* lose("another pool declared it dead")
-    confirmedAt = yield* monotonicMillis
-    if (heartbeat.value.cancelled.length > 0) yield* onCancelled(heartbeat.value.cancelled)
-    yield* releaseDead(heartbeat.value)
+    const { cancelled, deadPools, isAlive } = heartbeat.value
+    if (!isAlive) return yield* lose("another pool declared it dead")
+    confirmedAt = sentAt
+    if (cancelled.length > 0) yield* onCancelled(cancelled)
+    if (deadPools.length > 0 && !isReleasing) {
+      isReleasing = true
+      yield* Effect.forkIn(releaseDead(deadPools), scope)
+    }
   }).pipe(
-    Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
-    Effect.andThen(monotonicMillis),
-    Effect.flatMap((now) =>
-      !isLost && now - confirmedAt > Duration.toMillis(lease) * safety
-        ? lose("its lease could not be confirmed in time")
-        : Effect.void
-    )
+    Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error }))))
   )
+
+  // On its own clock, whatever a heartbeat is waiting for.
+  const watch = Effect.gen(function*() {
+    while (!isLost) {
+      const left = confirmedAt + leaseMillis * safety - (yield* monotonicMillis)
+      if (left <= 0) return yield* lose("its lease could not be confirmed in time")
+      yield* Effect.sleep(Duration.millis(left))
+    }
+  })
 
   const poke = yield* Latch.make(false)
 
@@ -106,7 +140,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
     yield* Effect.timeoutOption(poke.await, heartbeatInterval)
     poke.closeUnsafe()
     const late = (yield* monotonicMillis) - asleepAt - Duration.toMillis(heartbeatInterval)
-    if (late > Duration.toMillis(lease) / 4) {
+    if (late > leaseMillis / 4) {
       const blocked = Duration.format(Duration.millis(Math.round(late)))
       yield* Effect.logWarning(
         `The event loop was blocked for ${blocked}, and the lease is ${Duration.format(lease)}. Running: ${
@@ -117,6 +151,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
     }
     yield* beat
   })
-  yield* Effect.forkScoped(Effect.forever(watchedBeat))
-  return { isLost: () => isLost, beatNow: Effect.asVoid(poke.open) }
+  yield* Effect.forkScoped(Effect.onError(Effect.forever(watchedBeat), onDied))
+  yield* Effect.forkScoped(Effect.onError(watch, onDied))
+  return { isLost: () => isLost, lost: Deferred.await(lost), beatNow: Effect.asVoid(poke.open) }
 })

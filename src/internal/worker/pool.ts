@@ -5,6 +5,7 @@
  *
  *   lease ─▶ settler ─▶ jobs ─▶ listener ─▶ claim loop
  */
+import type * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,7 +13,9 @@ import * as Latch from "effect/Latch"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import { ConnectionFailed, KongTaskError } from "../../KongTaskError.ts"
 import { WorkerEvent } from "../../WorkerEvent.ts"
@@ -51,6 +54,9 @@ export type End =
 /** How long a claim waits before it looks again for jobs that others were claiming. */
 const contendedMillis = 50
 
+/** However short the handlers' time, what they have done is worth some seconds to record. */
+const minFlushTimeout = Duration.seconds(5)
+
 const transientBackoff = Schedule.exponential("100 millis").pipe(
   (schedule) => Schedule.min([schedule, Schedule.spaced("5 seconds")]),
   Schedule.jittered
@@ -65,17 +71,26 @@ export const run = Effect.fnUntraced(function*(
   const ended = yield* Deferred.make<End, KongTaskError>()
   let completed = 0
   let failed = 0
-  // A claim that failed may have been committed all the same, and leave jobs that nobody runs.
+  // A claim that failed may have been committed all the same, or may be yet, and leave jobs that nobody runs; a job that
+  // was taken away may leave its queue. Then the next claim, and the end, look for what the pool holds unknowingly.
   let isInDoubt = false
+  let wasInDoubt = false
+  const doubt = Effect.sync(() => {
+    isInDoubt = true
+    wasInDoubt = true
+  })
   // What the lease asks of those that are acquired after it.
   let hasUnsettled = () => false
   let running: () => ReadonlyArray<string> = () => []
   let cancel: Jobs.Jobs["cancel"] = () => Effect.void
 
+  const unavailable = (error: KongTaskError) =>
+    Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))
+
   /** Tries again for as long as the database is away. */
   const retrying = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
     effect.pipe(
-      Effect.tapError((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
+      Effect.tapError(unavailable),
       Effect.retry({ while: (error) => error.isTransient, schedule: transientBackoff })
     )
 
@@ -99,14 +114,17 @@ export const run = Effect.fnUntraced(function*(
   const persist = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
     retrying(answered(statement))
 
-  const { beatNow, isLost } = yield* Lease.acquire({
+  const onDied = (cause: Cause.Cause<never>) => Deferred.failCause(ended, cause)
+
+  const { beatNow, isLost, lost } = yield* Lease.acquire({
     id,
     store,
     lease: settings.lease,
     heartbeatInterval: settings.heartbeatInterval,
     publish,
     persist,
-    mayHold: () => isInDoubt || hasUnsettled(),
+    mayHold: () => wasInDoubt || hasUnsettled(),
+    onDied,
     onLost: Effect.asVoid(Deferred.succeed(ended, { _tag: "Lost" })),
     running: () => running(),
     // A handler's finalizers may take their time; the heartbeat does not wait for them.
@@ -120,17 +138,25 @@ export const run = Effect.fnUntraced(function*(
       if (settlement._tag === "Completed") completed++
       else if (settlement._tag === "Failed" && settlement.retryIn === undefined) failed++
       // A retry may be due before anything else; the next job of a queue is due now.
-      return once || settlement._tag === "Failed" || settlement._tag === "Snoozed" || job.queueName !== undefined
-        ? wake.open
-        : Effect.void
+      const isNews = once || settlement._tag === "Failed" || settlement._tag === "Snoozed" ||
+        job.queueName !== undefined
+      return Effect.andThen(isRecorded ? Effect.void : doubt, isNews ? wake.open : Effect.void)
     })
+
+  // A settle that is tried again and a claim exclude each other.
+  const claims = yield* Semaphore.make(1)
+  let holds: (id: JobId) => boolean = () => false
 
   const settler = yield* Settler.make({
     store,
     pool: id,
-    persist,
+    answered,
+    exclusively: claims.withPermit,
+    isHeldAgain: (jobId) => holds(jobId),
+    onUnavailable: unavailable,
+    onDied,
     isLost,
-    flushTimeout: settings.shutdownTimeout,
+    flushTimeout: Duration.max(settings.shutdownTimeout, minFlushTimeout),
     onSettled
   })
 
@@ -141,6 +167,7 @@ export const run = Effect.fnUntraced(function*(
     shutdownTimeout: settings.shutdownTimeout,
     runners,
     isLost,
+    lost,
     onStart: (job) => publish(WorkerEvent.JobStarted({ pool: id, job })),
     pool: id,
     onOutcome: settler.offer,
@@ -148,6 +175,7 @@ export const run = Effect.fnUntraced(function*(
     onStopping: (running) => publish(WorkerEvent.PoolStopping({ pool: id, running }))
   })
 
+  holds = jobs.holds
   running = jobs.running
   cancel = jobs.cancel
 
@@ -177,32 +205,37 @@ export const run = Effect.fnUntraced(function*(
       yield* jobs.accept(claimed.jobs)
       return { ...claimed, start: wanted.start }
     }).pipe(
-      Effect.tapError(() =>
-        Effect.sync(() => {
-          isInDoubt = true
-        })
-      ),
+      Effect.tapCause(() => doubt),
+      claims.withPermit,
       // An interruption comes before a claim or after its jobs are accepted, never in between.
       Effect.uninterruptible,
       retrying
     )
 
+  let contendedInARow = 0
   const idle = Effect.fnUntraced(function*(contended: boolean, nextDueIn: number | undefined) {
     publish(WorkerEvent.PoolIdle({ pool: id }))
     const jitter = 0.9 + 0.2 * (yield* Random.next)
-    const wait = contended
-      ? contendedMillis * jitter
-      : Math.min(Duration.toMillis(settings.pollInterval) * jitter, nextDueIn ?? Infinity, jobs.maxSleep())
+    contendedInARow = contended ? contendedInARow + 1 : 0
+    const wait = Math.min(
+      Duration.toMillis(settings.pollInterval) * jitter,
+      contended ? contendedMillis * 2 ** (contendedInARow - 1) * jitter : nextDueIn ?? Infinity,
+      jobs.maxSleep()
+    )
     yield* Effect.timeoutOption(wake.await, Duration.millis(Math.ceil(wait)))
   })
 
   yield* Effect.gen(function*() {
     while (true) {
       yield* jobs.demand
+      yield* settler.keptUp
       const flags = yield* forbiddenFlags
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
       const { contended, jobs: claimed, nextDueIn, start } = yield* claim(flags)
-      if (claimed.length > 0) continue
+      if (claimed.length > 0) {
+        contendedInARow = 0
+        continue
+      }
       // Due, but not to be had for the buffer: jobs on their last attempt.
       if (contended && start === 0) {
         yield* jobs.pausePrefetch

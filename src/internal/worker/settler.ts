@@ -4,10 +4,13 @@
  * outcome at once.
  */
 import type * as Cause from "effect/Cause"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
@@ -25,48 +28,92 @@ export interface Settler {
   readonly offer: (outcome: Outcome) => void
   /** The jobs whose outcome is known but not yet recorded. */
   readonly unsettled: () => ReadonlyArray<JobId>
+  /** Waits while too many outcomes are not recorded: there is no use in claiming more. */
+  readonly keptUp: Effect.Effect<void>
 }
+
+/** How many unrecorded outcomes stop the claims. */
+const maxUnsettled = 2_000
 
 export const make = Effect.fnUntraced(function*(options: {
   readonly store: Store
   readonly pool: string
-  /** Tries again for as long as the failure is transient. */
-  readonly persist: <A>(effect: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError>
+  /** Gives a statement up that gets no answer. */
+  readonly answered: <A>(statement: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError>
+  /** Excludes claims in the meantime. */
+  readonly exclusively: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Whether this pool has claimed the job again since its outcome was known. */
+  readonly isHeldAgain: (id: JobId) => boolean
+  readonly onUnavailable: (error: KongTaskError) => Effect.Effect<void>
   /** Whether the jobs are this pool's no more: then what is left is dropped at the end. */
   readonly isLost: () => boolean
   /** How long the end waits for what is left to be recorded. */
   readonly flushTimeout: Duration.Duration
   /** Told of each outcome once it is recorded, or known never to be. */
   readonly onSettled: (outcome: Outcome, isRecorded: boolean) => Effect.Effect<void>
+  readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Settler, never, Scope.Scope> {
-  const { flushTimeout, isLost, onSettled, persist, pool, store } = options
+  const { answered, exclusively, flushTimeout, isHeldAgain, isLost, onDied, onSettled, onUnavailable, pool, store } =
+    options
   const queue = yield* Queue.make<Outcome, Cause.Done>()
+  const keptUp = yield* Latch.make(true)
   const unsettled = new Map<JobId, number>()
 
   const forget = ({ job }: Outcome) => {
     const left = (unsettled.get(job.id) ?? 1) - 1
     if (left === 0) unsettled.delete(job.id)
     else unsettled.set(job.id, left)
+    if (unsettled.size < maxUnsettled) keptUp.openUnsafe()
   }
 
+  const tell = (outcomes: ReadonlyArray<Outcome>, isRecorded: (outcome: Outcome) => boolean) =>
+    Effect.forEach(outcomes, (outcome) => {
+      forget(outcome)
+      return onSettled(outcome, isRecorded(outcome))
+    }, { discard: true })
+
   const settle = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<void> =>
-    persist(store.settle(pool, outcomes.map((outcome) => outcome.settlement))).pipe(
-      Effect.flatMap((recorded) =>
-        Effect.forEach(outcomes, (outcome) => {
-          forget(outcome)
-          return onSettled(outcome, recorded.has(outcome.job.id))
-        }, { discard: true })
-      ),
-      Effect.catch((error) => isolate(outcomes, error))
+    answered(store.settle(pool, outcomes.map((outcome) => outcome.settlement))).pipe(
+      Effect.flatMap((recorded) => tell(outcomes, (outcome) => recorded.has(outcome.job.id))),
+      Effect.catch((error) => error.isTransient ? settleAgain(outcomes, error, 0) : isolate(outcomes, error))
     )
+
+  // The statement may have been committed although its answer was lost. A job that this pool has claimed again since
+  // proves it, and must not be touched; whatever else it does not find any more was recorded by it.
+  const settleAgain = (
+    outcomes: ReadonlyArray<Outcome>,
+    error: KongTaskError,
+    tries: number
+  ): Effect.Effect<void> =>
+    Effect.gen(function*() {
+      yield* onUnavailable(error)
+      const backoff = Math.min(5_000, 100 * 2 ** tries) * (0.8 + 0.4 * (yield* Random.next))
+      yield* Effect.sleep(Duration.millis(backoff))
+      const again = yield* Effect.result(exclusively(Effect.suspend(() => {
+        const open = outcomes.filter(({ job }) => !isHeldAgain(job.id))
+        return answered(store.settle(pool, open.map((outcome) => outcome.settlement)))
+      })))
+      if (Result.isSuccess(again)) return yield* tell(outcomes, () => true)
+      if (!again.failure.isTransient) return yield* isolate(outcomes, again.failure)
+      // One row that somebody has locked keeps all the others waiting.
+      if (outcomes.length > 1 && tries > 0) {
+        return yield* halves(outcomes, (half) => settleAgain(half, again.failure, 0))
+      }
+      return yield* settleAgain(outcomes, again.failure, tries + 1)
+    })
+
+  const halves = (
+    outcomes: ReadonlyArray<Outcome>,
+    settleHalf: (half: ReadonlyArray<Outcome>) => Effect.Effect<void>
+  ) => {
+    const half = Math.ceil(outcomes.length / 2)
+    return Effect.andThen(settleHalf(outcomes.slice(0, half)), settleHalf(outcomes.slice(half)))
+  }
 
   // What the server refuses for its content must not keep the others from being recorded.
   const isolate = (outcomes: ReadonlyArray<Outcome>, error: KongTaskError): Effect.Effect<void> => {
     const [only] = outcomes
-    if (outcomes.length > 1) {
-      const half = Math.ceil(outcomes.length / 2)
-      return Effect.andThen(settle(outcomes.slice(0, half)), settle(outcomes.slice(half)))
-    }
+    if (outcomes.length > 1) return halves(outcomes, settle)
     if (only === undefined) return Effect.void
     if (only.settlement._tag === "Failed" && only.settlement.error !== unrecordable) {
       return settle([{ job: only.job, settlement: { ...only.settlement, error: unrecordable, retryIn: undefined } }])
@@ -82,6 +129,7 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.flatMap(settle),
     Effect.forever,
     Effect.ignore,
+    Effect.onError(onDied),
     Effect.forkScoped
   )
 
@@ -101,8 +149,10 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     offer: (outcome) => {
       unsettled.set(outcome.job.id, (unsettled.get(outcome.job.id) ?? 0) + 1)
+      if (unsettled.size >= maxUnsettled) keptUp.closeUnsafe()
       Queue.offerUnsafe(queue, outcome)
     },
+    keptUp: Effect.asVoid(keptUp.await),
     unsettled: () => [...unsettled.keys()]
   }
 })
