@@ -254,7 +254,7 @@ describe("a claim", () => {
   )
 
   it.live(
-    "costs no more beside 100,000 jobs with a forbidden flag than beside 10,000",
+    "reads a bounded number of jobs with a forbidden flag, however many there are",
     () =>
       Effect.gen(function*() {
         const { sql, store } = yield* single
@@ -274,9 +274,8 @@ describe("a claim", () => {
           assert.strictEqual(plan["Actual Rows"], 1)
           return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         })
-        const few = yield* blocksBeside(10_000)
-        const many = yield* blocksBeside(90_000)
-        assert.isBelow(many, few * 1.5 + 500)
+        // A block a job at the worst: 1,010 from the oldest on, 1,010 from a place drawn at random, 500 of the queue.
+        for (const count of [10_000, 90_000]) assert.isBelow(yield* blocksBeside(count), 3_000)
       }),
     60_000
   )
