@@ -9,14 +9,13 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Layer from "effect/Layer"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
-import { existsSync } from "node:fs"
 import type { TestProject } from "vitest/node"
+import * as Migrator from "../../src/Migrator.ts"
 import { findBinaries } from "./binaries.ts"
 import { databaseName, runApplicationName, type TestServer, withDatabase } from "./context.ts"
 import { makeDirectory } from "./directory.ts"
@@ -46,25 +45,17 @@ const dropDatabasesOf = Effect.fnUntraced(function*(admin: PgClient.PgClient, ru
   yield* Effect.forEach(left, ({ name }) => admin.unsafe(`drop database if exists ${quote(name)}`), { discard: true })
 })
 
-const migrator = new URL("../../src/Migrator.ts", import.meta.url)
-
 /** Applies our migrations, with the code under test. */
-const migrate = Effect.fnUntraced(function*(url: string) {
-  if (!existsSync(migrator)) {
-    return yield* Effect.sync(() => console.warn("\n  src/Migrator.ts is not there: the test databases are EMPTY.\n"))
-  }
-  const module: any = yield* Effect.promise(() => import(/* @vite-ignore */ migrator.href))
-  const client = PgClient.layer({
-    url: Redacted.make(url),
-    maxConnections: 2,
-    applicationName: "kongtask-test-template"
-  })
-  const program: Effect.Effect<unknown, unknown> = Effect.flatMap(
-    module.Migrator,
-    (service: any) => (Effect.isEffect(service.migrate) ? service.migrate : service.migrate()) as Effect.Effect<unknown>
-  ).pipe(Effect.provide(Layer.provideMerge(module.Migrator.layer(), client))) as any
-  yield* Effect.orDie(program)
-})
+const migrate = (url: string) =>
+  Migrator.migrate.pipe(
+    Effect.provide(Migrator.Migrator.layer()),
+    Effect.provide(PgClient.layer({
+      url: Redacted.make(url),
+      maxConnections: 2,
+      applicationName: "kongtask-test-template"
+    })),
+    Effect.orDie
+  )
 
 const makeTemplate = Effect.fnUntraced(function*(admin: PgClient.PgClient, url: string, template: string) {
   yield* admin.unsafe(`create database ${quote(template)}`)
