@@ -9,6 +9,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -46,16 +47,17 @@ const dropDatabasesOf = Effect.fnUntraced(function*(admin: PgClient.PgClient, ru
 })
 
 /** Applies our migrations, with the code under test. */
-const migrate = (url: string) =>
-  Migrator.migrate.pipe(
-    Effect.provide(Migrator.Migrator.layer()),
-    Effect.provide(PgClient.layer({
-      url: Redacted.make(url),
-      maxConnections: 2,
-      applicationName: "kongtask-test-template"
-    })),
+const migrate = (url: string) => {
+  const client = PgClient.layer({
+    url: Redacted.make(url),
+    maxConnections: 2,
+    applicationName: "kongtask-test-template"
+  })
+  return Migrator.migrate.pipe(
+    Effect.provide(Layer.provide(Migrator.Migrator.layer(), client)),
     Effect.orDie
   )
+}
 
 const makeTemplate = Effect.fnUntraced(function*(admin: PgClient.PgClient, url: string, template: string) {
   yield* admin.unsafe(`create database ${quote(template)}`)
