@@ -217,6 +217,25 @@ describe("a job's way through the worker", () => {
     }))
 })
 
+it.live("works in a schema of any name, administration included", () =>
+  Effect.gen(function*() {
+    const done = yield* Queue.addMany(
+      [1, 2].map((n) => Step.request({ n }, { queueName: "serial", jobKey: `key ${n}` }))
+    )
+    const failing = yield* Queue.add(Send, { to: "nowhere" }, { maxAttempts: 1 })
+    const summary = yield* Worker.runOnce({ tasks: [Step, Send] }).pipe(Effect.provide([
+      Step.toLayer(() => Effect.void, { transactional: true }),
+      Send.toLayer(({ to }) => Effect.fail(new InvalidAddress({ address: to })))
+    ]))
+    expect(summary).toEqual({ completed: 2, failed: 1 })
+    expect(yield* Queue.get(done[0]!.id)).toEqual(Option.none())
+    expect((yield* Queue.retry([failing.id])).map((job) => job.state)).toEqual(["ready"])
+    expect((yield* Queue.stats()).all).toMatchObject({ ready: 1 })
+    expect(Option.getOrThrow(yield* Queue.cancel(failing.id)).state).toBe("cancelled")
+    yield* Queue.cleanup({ tasks: true, queues: true })
+    expect(yield* Queue.count()).toBe(0)
+  }).pipe(Effect.scoped, Effect.provide(Test.layer({ schema: "we\"ird Schéma" }))))
+
 describe("failures", () => {
   test("a typed error decides its retry, and is kept while the job waits", () =>
     Effect.gen(function*() {
