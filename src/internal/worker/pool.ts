@@ -206,9 +206,9 @@ export const run = Effect.fnUntraced(function*(
       return { ...claimed, start: wanted.start }
     }).pipe(
       Effect.tapCause(() => doubt),
-      claims.withPermit,
       // An interruption comes before a claim or after its jobs are accepted, never in between.
       Effect.uninterruptible,
+      claims.withPermit,
       retrying
     )
 
