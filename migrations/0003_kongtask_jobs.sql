@@ -456,32 +456,10 @@ begin
 end
 $body$;
 
--- Records outcomes of jobs whose rows this transaction holds. Primary key.
-create or replace function :schema._private_kongtask_settle_batch(completed_ids bigint[], failures json)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set plan_cache_mode = force_generic_plan
-set jit = off
-as $body$
-#variable_conflict use_column
-begin
-  with completed as (
-    delete from :schema._private_jobs where id = any (completed_ids)
-  )
-  update :schema._private_jobs as job
-  set last_error = failure.error, updated_at = now(),
-    attempts = case when failure.retry_in is null then job.max_attempts else job.attempts + 1 end,
-    run_at = case when failure.retry_in is null then job.run_at
-      else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
-  from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
-  where job.id = failure.id;
-end
-$body$;
-
--- Records outcomes of jobs that the pool holds, and answers their ids. Primary key; only rows that the pool holds, so it
--- waits for nobody but an administrator. Released jobs are announced, since other pools may be idle.
+-- Records outcomes of jobs that the pool holds, and answers their ids. Without a pool: of jobs whose rows this transaction
+-- has locked in a batch, which are charged now. Primary key; only rows that the pool holds, so it waits for nobody but an
+-- administrator. Released jobs are announced, since other pools may be idle. `keep` says which entries of a payload that
+-- is an array stay in it, counted from 0. Of each job the last 100 failed attempts are kept.
 create or replace function :schema._private_kongtask_settle(
   pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json
 )
@@ -497,19 +475,40 @@ begin
   return query
   with completed as (
     delete from :schema._private_jobs
-    where id = any (completed_ids || cancelled_ids) and locked_by = pool
-    returning id, job_queue_id
+    where id = any (completed_ids || cancelled_ids) and locked_by is not distinct from pool
+    returning id, job_queue_id, last_error is not null as has_failed
   ), requests as (
     delete from :schema._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
     update :schema._private_jobs as job
     set last_error = failure.error, updated_at = now(), locked_by = null, locked_at = null,
-      attempts = case when failure.retry_in is null then job.max_attempts else job.attempts end,
+      attempts = case
+        when failure.retry_in is null then job.max_attempts
+        when pool is null then job.attempts + 1
+        else job.attempts end,
       run_at = case when failure.retry_in is null then job.run_at
-        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
-    from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
-    where job.id = failure.id and job.locked_by = pool
-    returning job.id, job.job_queue_id
+        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end,
+      payload = case when failure.keep is null or json_typeof(job.payload) <> 'array' then job.payload else (
+        select json_agg(entry.value order by entry.ordinality)
+        from json_array_elements(job.payload) with ordinality as entry
+        where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
+      ) end
+    from json_to_recordset(failures) as failure (
+      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
+    )
+    where job.id = failure.id and job.locked_by is not distinct from pool
+    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
+  ), recorded as (
+    insert into :schema._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)
+    select id, attempt, tag, error, data::json from failed where attempt is not null
+    on conflict (job_id, attempt) do update
+    set failed_at = now(), tag = excluded.tag, message = excluded.message, data = excluded.data
+  ), forgotten as (
+    delete from :schema._private_kongtask_failed_attempts as record using failed
+    where record.job_id = failed.id and record.attempt <= failed.attempt - 100
+  ), forgotten_jobs as (
+    delete from :schema._private_kongtask_failed_attempts
+    where job_id = any (array(select id from completed where has_failed))
   ), released as (
     update :schema._private_jobs as job
     set locked_by = null, locked_at = null,
@@ -519,10 +518,10 @@ begin
       run_at = case when release.delay is null then job.run_at
         else clock_timestamp() + release.delay * interval '1 millisecond' end
     from json_to_recordset(releases) as release (id int8, attempt int, delay float8)
-    where job.id = release.id and job.locked_by = pool
+    where job.id = release.id and job.locked_by is not distinct from pool
     returning job.id, job.job_queue_id
   ), settled as (
-    select * from completed union all select * from failed union all select * from released
+    select id, job_queue_id from completed union all select id, job_queue_id from failed union all select * from released
   ), freed as (
     update :schema._private_job_queues
     set locked_by = null, locked_at = null

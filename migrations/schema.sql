@@ -67,6 +67,22 @@ CREATE TABLE graphile_worker._private_kongtask_cancellations (
   CONSTRAINT _private_kongtask_cancellations_pkey PRIMARY KEY (job_id)
 );
 
+CREATE TABLE graphile_worker._private_kongtask_failed_attempts (
+  job_id bigint NOT NULL,
+  attempt integer NOT NULL,
+  failed_at timestamp with time zone DEFAULT now() NOT NULL,
+  tag text NOT NULL,
+  message text NOT NULL,
+  data json,
+  CONSTRAINT _private_kongtask_failed_attempts_pkey PRIMARY KEY (job_id, attempt)
+);
+
+CREATE TABLE graphile_worker._private_kongtask_housekeeping (
+  name text NOT NULL,
+  done_at timestamp with time zone NOT NULL,
+  CONSTRAINT _private_kongtask_housekeeping_pkey PRIMARY KEY (name)
+);
+
 CREATE TABLE graphile_worker._private_kongtask_migrations (
   id integer NOT NULL,
   name text NOT NULL,
@@ -110,6 +126,10 @@ ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE graphile_worker._private_known_crontabs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_cancellations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_failed_attempts ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_housekeeping ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
 
@@ -676,6 +696,30 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_heartbeat(pool text)
+ RETURNS TABLE(dead_pool text, cancelled_job text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  return query
+  with beat as (
+    update "graphile_worker"._private_kongtask_pools as own
+    set heartbeat_at = now(),
+      alive_since = case when own.heartbeat_at < now() - own.lease / 2 then now() else own.alive_since end
+    where own.id = pool
+    returning own.alive_since
+  )
+  select other.id, null::text from beat
+  left join "graphile_worker"._private_kongtask_pools as other
+    on other.id <> pool and other.heartbeat_at < now() - other.lease and beat.alive_since <= now() - other.lease
+  union all
+  select null, request.job_id::text
+  from "graphile_worker"._private_kongtask_cancellations as request
+  where (select job.locked_by from "graphile_worker"._private_jobs as job where job.id = request.job_id) = pool;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_is_free(locked_at timestamp with time zone)
  RETURNS boolean
  LANGUAGE sql
@@ -807,6 +851,24 @@ AS $function$
   select queue.queue_name from "graphile_worker"._private_job_queues as queue where queue.id = queue_id
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_release_pools(pools text[], every_pool boolean, OUT released integer, OUT failed integer)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  select taken.released, taken.failed into released, failed
+  from "graphile_worker"._private_kongtask_take_from_dead(array(
+    select job.id from "graphile_worker"._private_jobs as job
+    where job.locked_by = any (pools) or (every_pool and job.locked_by like 'kongtask-%')
+  )) as taken;
+
+  update "graphile_worker"._private_job_queues as queue
+  set locked_by = null, locked_at = null
+  where queue.locked_by = any (pools) or (every_pool and queue.locked_by like 'kongtask-%');
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_remove_job(job_id bigint, job_key text)
  RETURNS SETOF graphile_worker._private_jobs
  LANGUAGE plpgsql
@@ -837,6 +899,26 @@ begin
     delete from "graphile_worker"._private_jobs as job where job.id = target.id;
   end if;
   return next target;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_renew(pool text, job_ids bigint[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  with renewed as (
+    update "graphile_worker"._private_jobs as job
+    set locked_at = clock_timestamp()
+    where job.id = any (job_ids) and job.locked_by = pool and job.locked_at < now() - interval '1 hour'
+      and (job.key is not null or job.updated_at <= job.locked_at)
+    returning job.job_queue_id
+  )
+  update "graphile_worker"._private_job_queues as queue
+  set locked_at = clock_timestamp()
+  where queue.id = any (array(select renewed.job_queue_id from renewed)) and queue.locked_by = pool;
 end
 $function$;
 
@@ -871,19 +953,40 @@ begin
   return query
   with completed as (
     delete from "graphile_worker"._private_jobs
-    where id = any (completed_ids || cancelled_ids) and locked_by = pool
-    returning id, job_queue_id
+    where id = any (completed_ids || cancelled_ids) and locked_by is not distinct from pool
+    returning id, job_queue_id, last_error is not null as has_failed
   ), requests as (
     delete from "graphile_worker"._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
     update "graphile_worker"._private_jobs as job
     set last_error = failure.error, updated_at = now(), locked_by = null, locked_at = null,
-      attempts = case when failure.retry_in is null then job.max_attempts else job.attempts end,
+      attempts = case
+        when failure.retry_in is null then job.max_attempts
+        when pool is null then job.attempts + 1
+        else job.attempts end,
       run_at = case when failure.retry_in is null then job.run_at
-        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
-    from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
-    where job.id = failure.id and job.locked_by = pool
-    returning job.id, job.job_queue_id
+        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end,
+      payload = case when failure.keep is null or json_typeof(job.payload) <> 'array' then job.payload else (
+        select json_agg(entry.value order by entry.ordinality)
+        from json_array_elements(job.payload) with ordinality as entry
+        where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
+      ) end
+    from json_to_recordset(failures) as failure (
+      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
+    )
+    where job.id = failure.id and job.locked_by is not distinct from pool
+    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
+  ), recorded as (
+    insert into "graphile_worker"._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)
+    select id, attempt, tag, error, data::json from failed where attempt is not null
+    on conflict (job_id, attempt) do update
+    set failed_at = now(), tag = excluded.tag, message = excluded.message, data = excluded.data
+  ), forgotten as (
+    delete from "graphile_worker"._private_kongtask_failed_attempts as record using failed
+    where record.job_id = failed.id and record.attempt <= failed.attempt - 100
+  ), forgotten_jobs as (
+    delete from "graphile_worker"._private_kongtask_failed_attempts
+    where job_id = any (array(select id from completed where has_failed))
   ), released as (
     update "graphile_worker"._private_jobs as job
     set locked_by = null, locked_at = null,
@@ -893,10 +996,10 @@ begin
       run_at = case when release.delay is null then job.run_at
         else clock_timestamp() + release.delay * interval '1 millisecond' end
     from json_to_recordset(releases) as release (id int8, attempt int, delay float8)
-    where job.id = release.id and job.locked_by = pool
+    where job.id = release.id and job.locked_by is not distinct from pool
     returning job.id, job.job_queue_id
   ), settled as (
-    select * from completed union all select * from failed union all select * from released
+    select id, job_queue_id from completed union all select id, job_queue_id from failed union all select * from released
   ), freed as (
     update "graphile_worker"._private_job_queues
     set locked_by = null, locked_at = null
@@ -906,29 +1009,6 @@ begin
     from released having count(*) > 0
   )
   select settled.id from settled where (select count(*) from announced) >= 0;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(completed_ids bigint[], failures json)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET plan_cache_mode TO 'force_generic_plan'
- SET jit TO 'off'
-AS $function$
-#variable_conflict use_column
-begin
-  with completed as (
-    delete from "graphile_worker"._private_jobs where id = any (completed_ids)
-  )
-  update "graphile_worker"._private_jobs as job
-  set last_error = failure.error, updated_at = now(),
-    attempts = case when failure.retry_in is null then job.max_attempts else job.attempts + 1 end,
-    run_at = case when failure.retry_in is null then job.run_at
-      else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end
-  from json_to_recordset(failures) as failure (id int8, error text, retry_in float8)
-  where job.id = failure.id;
 end
 $function$;
 
@@ -944,6 +1024,83 @@ AS $function$
     when attempts > 0 then 'retrying'
     else 'scheduled'
   end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_sweep(lease interval)
+ RETURNS TABLE(released integer, failed integer)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  insert into "graphile_worker"._private_kongtask_housekeeping as task (name, done_at) values ('sweep', now())
+  on conflict (name) do update set done_at = now() where task.done_at < now() - interval '5 minutes';
+  if not found then
+    return;
+  end if;
+
+  select taken.released, taken.failed into released, failed
+  from "graphile_worker"._private_kongtask_take_from_dead(array(
+    select job.id from "graphile_worker"._private_jobs as job
+    where job.locked_by is not null
+      and case when job.locked_by like 'kongtask-%'
+        then job.locked_at < now() - lease
+          and not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = job.locked_by)
+        else job.locked_at < now() - interval '4 hours' end
+    for update skip locked
+  )) as taken;
+
+  update "graphile_worker"._private_job_queues as queue
+  set locked_by = null, locked_at = null
+  where queue.id in (
+    select held.id from "graphile_worker"._private_job_queues as held
+    where held.locked_by is not null
+      and case when held.locked_by like 'kongtask-%'
+        then held.locked_at < now() - lease
+          and not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = held.locked_by)
+        else held.locked_at < now() - interval '4 hours' end
+    for update skip locked
+  );
+
+  delete from "graphile_worker"._private_kongtask_failed_attempts as record
+  where not exists (select from "graphile_worker"._private_jobs as job where job.id = record.job_id);
+  return next;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_take_from_dead(job_ids bigint[], OUT released integer, OUT failed integer)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  with taken as (
+    update "graphile_worker"._private_jobs as job
+    set locked_by = null, locked_at = null, updated_at = now(),
+      last_error = case when job.attempts >= job.max_attempts
+        then 'The pool ' || held.locked_by || ' died while it ran attempt ' || job.attempts || ', the last one.'
+        else job.last_error end
+    from (
+      select holder.id, holder.locked_by from "graphile_worker"._private_jobs as holder where holder.id = any (job_ids) for update
+    ) as held
+    where job.id = held.id and job.locked_by = held.locked_by
+    returning job.id, job.attempts, job.max_attempts, held.locked_by
+  ), recorded as (
+    insert into "graphile_worker"._private_kongtask_failed_attempts as record (job_id, attempt, tag, message)
+    select taken.id, taken.attempts, 'PoolDied', 'The pool ' || taken.locked_by || ' died while it held the job.'
+    from taken
+    on conflict (job_id, attempt) do update
+    set failed_at = now(), tag = excluded.tag, message = excluded.message, data = null
+  )
+  select count(*) filter (where taken.attempts < taken.max_attempts),
+    count(*) filter (where taken.attempts >= taken.max_attempts)
+  into released, failed
+  from taken;
+
+  if released > 0 then
+    perform "graphile_worker"._private_kongtask_notify(released);
+  end if;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_task_name(task_id integer)
@@ -1307,4 +1464,6 @@ INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, ad
   (2, '0002_functions', false, NULL),
   (3, '0003_kongtask_jobs', false, NULL),
   (4, '0004_pools', false, NULL),
-  (5, '0005_administration', false, NULL);
+  (5, '0005_administration', false, NULL),
+  (6, '0006_failed_attempts', false, NULL),
+  (7, '0007_recovery', false, NULL);

@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import type * as Data from "effect/Data"
 import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -119,6 +120,45 @@ export class Job extends Schema.Class<Job>("kongtask/Job")({
   revision: Schema.Int,
   flags: Schema.Array(Schema.String)
 }) {}
+
+/**
+ * What one attempt failed with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class FailedAttempt extends Schema.Class<FailedAttempt>("kongtask/Job/FailedAttempt")({
+  /** 1 for the first attempt. */
+  attempt: Schema.Int,
+  failedAt: Schema.DateTimeUtc,
+  /**
+   * The `_tag` of a typed error, or else what kind of failure it was: `Error`, `Defect`, `TimedOut`, `InvalidPayload`,
+   * `InvalidResult`, `BatchFailed`, `TransactionFailed`, `Interrupted`, `PoolDied`.
+   */
+  tag: Schema.String,
+  /** As in `lastError`: at most 10,000 characters. */
+  message: Schema.String,
+  /** The typed error, encoded by the task's error schema; left out beyond 64 KiB of JSON. */
+  data: Schema.UndefinedOr(Schema.Json)
+}) {}
+
+/**
+ * How an attempt ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Outcome = Data.TaggedEnum<{
+  Completed: {}
+  Failed: {
+    /** What is recorded as the job's last error. */
+    readonly error: string
+    /** The time until the next attempt; `undefined` when the job has failed for good. */
+    readonly retryIn: Duration.Duration | undefined
+  }
+  Snoozed: { readonly delay: Duration.Duration }
+  Cancelled: { readonly reason: string | undefined }
+}>
 
 /**
  * Options of one job. What is left out comes from the task's own defaults, then

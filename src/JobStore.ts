@@ -76,6 +76,8 @@ export interface ClaimRequest {
    * very many of them may need several claims to be found.
    */
   readonly forbiddenFlags?: ReadonlyArray<string> | undefined
+  /** Whether to send the pool's heartbeat along. Default: false. */
+  readonly beat?: boolean | undefined
 }
 
 /**
@@ -94,6 +96,8 @@ export interface Claim {
   readonly contended: boolean
   /** Milliseconds until the next waiting job is due; only said when `jobs` is empty. */
   readonly nextDueIn: number | undefined
+  /** What the heartbeat that was sent along has told. */
+  readonly heartbeat?: Heartbeat | undefined
 }
 
 /**
@@ -111,6 +115,10 @@ export type Settlement =
     readonly error: string
     /** Milliseconds until the next attempt; `undefined` fails the job for good. */
     readonly retryIn: number | undefined
+    /** What is recorded of the attempt: its number, the kind of error, and the error itself as JSON text. */
+    readonly record?: { readonly attempt: number; readonly tag: string; readonly data: string | undefined } | undefined
+    /** Which entries of a payload that is an array stay in it, counted from 0; left out, it stays as it is. */
+    readonly keep?: ReadonlyArray<number> | undefined
   }
   /** Ended for good, neither completed nor failed. */
   | { readonly _tag: "Cancelled"; readonly id: Job.JobId; readonly reason: string | undefined }
@@ -263,6 +271,14 @@ export interface Recovery {
 }
 
 /**
+ * What a sweep took from holders that are gone.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Swept = Omit<Recovery, "pools">
+
+/**
  * What a store announces.
  *
  * @category models
@@ -310,6 +326,8 @@ export interface Store {
   ) => Effect.Effect<ReadonlyArray<Job.Job>, Job.InvalidJob | Job.DuplicateJobKey | KongTaskError>
 
   readonly get: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+  /** The recorded failed attempts of a job, at most the last 100, in their order. */
+  readonly failedAttempts: (id: Job.JobId) => Effect.Effect<ReadonlyArray<Job.FailedAttempt>, KongTaskError>
   readonly list: (filter: Filter, page: Page) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
   readonly count: (filter: Filter) => Effect.Effect<number, KongTaskError>
   /** One statement. */
@@ -384,12 +402,13 @@ export interface Store {
   /**
    * Runs an effect in a transaction of this store's client and completes the pool's job in the same one: both happen, or
    * neither. Succeeds with `None`, and without the effect's writes, when the job was not the pool's any more. When the
-   * connection breaks at the commit, the job's row tells what became of it.
+   * connection breaks at the commit, or gives no answer before the deadline, the job's row tells what became of it.
    */
   readonly completeWith: <A, E, R>(
     pool: string,
     id: Job.JobId,
-    effect: Effect.Effect<A, E, R>
+    effect: Effect.Effect<A, E, R>,
+    deadline: Duration.Duration
   ) => Effect.Effect<Option.Option<A>, E | KongTaskError, R>
 
   /**
@@ -416,6 +435,18 @@ export interface Store {
    * database that nobody else can have open.
    */
   readonly releasePools: (pools: ReadonlyArray<string> | "all") => Effect.Effect<Recovery, KongTaskError>
+
+  /**
+   * Takes from holders that no heartbeat can find dead: pools of ours that are not registered, once their locks are older
+   * than the lease, and other systems' after four hours; forgets what is recorded of jobs that are gone. Done at most once
+   * in five minutes by all pools together; `undefined` when it was not due. Scans the jobs once.
+   */
+  readonly sweep: (lease: Duration.Duration) => Effect.Effect<Swept | undefined, KongTaskError>
+
+  /**
+   * Renews the locks of jobs that the pool has held for an hour: graphile-worker frees what was locked four hours ago.
+   */
+  readonly renew: (pool: string, ids: ReadonlyArray<Job.JobId>) => Effect.Effect<void, KongTaskError>
 
   /**
    * Announces added jobs and requested cancellations. Fails when the connection is

@@ -81,6 +81,11 @@ export class Queue extends Context.Service<Queue, {
   /** The job of that id, if it is there: a completed job is not. One statement. */
   readonly get: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 
+  /**
+   * What the attempts of a job failed with, the last 100 in their order, for as long as the job is there. One statement.
+   */
+  readonly failedAttempts: (id: Job.JobId) => Effect.Effect<ReadonlyArray<Job.FailedAttempt>, KongTaskError>
+
   /** The job of that key, if it is there. One statement. */
   readonly getByKey: (key: string) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
 
@@ -317,6 +322,12 @@ const accessor =
  * @since 0.1.0
  */
 export const get = accessor((queue) => queue.get)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const failedAttempts = accessor((queue) => queue.failedAttempts)
 
 /**
  * @category accessors

@@ -10,6 +10,7 @@
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -114,6 +115,8 @@ export interface Any {
   readonly payloadSchema: Schema.Top
   readonly successSchema: Schema.Top
   readonly errorSchema: Schema.Top
+  /** Whether the payload is an array whose entries succeed and fail each for itself. */
+  readonly isBatch: boolean
   readonly defaults: Defaults
 }
 
@@ -161,6 +164,74 @@ export interface Task<
     | Exclude<R, Scope.Scope>
     | Exclude<RX, Scope.Scope>
     | Payload["DecodingServices"]
+    | Success["EncodingServices"]
+    | Error["EncodingServices"]
+  >
+}
+
+/**
+ * Runs the entries of one job of a batch task, and answers one exit for each, in their order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type BatchHandlerFn<Entry, Success, Error, R> = (
+  entries: ReadonlyArray<Entry>,
+  job: Job.Running
+) => Effect.Effect<ReadonlyArray<Exit.Exit<Success, Error>>, Error | Job.Control, R>
+
+/**
+ * A task whose payload is an array of entries that succeed and fail each for itself.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Batch<
+  in out Name extends string,
+  in out Entry extends Schema.Top,
+  in out Success extends Schema.Top,
+  in out Error extends Schema.Top
+> extends Any {
+  readonly name: Name
+  readonly payloadSchema: Schema.$Array<Entry>
+  readonly successSchema: Success
+  readonly errorSchema: Error
+  readonly isBatch: true
+
+  /** Describes a job of this task, for `Queue.addMany`; adds nothing yet. */
+  readonly request: (
+    payload: Schema.$Array<Entry>["~type.make.in"],
+    options?: Job.Options
+  ) => Request<this>
+
+  /**
+   * Implements the task: as `Task.toLayer`, for all entries at once.
+   *
+   * **Details**
+   *
+   * The job completes when every exit is a success. Otherwise it fails, its
+   * payload keeps only the entries whose exit is a failure (or whose success does
+   * not encode), and the `retry` policy is asked about each of these: they are
+   * retried together, after the longest of the delays, if one of them is to be
+   * retried, and fail for good if none is. When the handler itself fails, all
+   * entries have; so they have when a `transactional` handler answers a failure,
+   * because that rolls back what the others wrote. A number of exits other than
+   * that of the entries is a defect.
+   *
+   * Adding a job with the key of a waiting one appends the entries to those that
+   * wait.
+   */
+  readonly toLayer: <R, EX = never, RX = never>(
+    handler:
+      | BatchHandlerFn<Entry["Type"], Success["Type"], Error["Type"], R>
+      | Effect.Effect<BatchHandlerFn<Entry["Type"], Success["Type"], Error["Type"], R>, EX, RX>,
+    options?: HandlerOptions<Error["Type"]>
+  ) => Layer.Layer<
+    Handler<Name>,
+    EX,
+    | Exclude<R, Scope.Scope>
+    | Exclude<RX, Scope.Scope>
+    | Entry["DecodingServices"]
     | Success["EncodingServices"]
     | Error["EncodingServices"]
   >
@@ -238,15 +309,60 @@ export const make = <
     readonly error?: Error
   } & Defaults
 ): Task<Name, Payload extends Schema.Struct.Fields ? Schema.Struct<Payload> : Payload, Success, Error> =>
+  define(name, schemaOf(options?.payload), false, options)
+
+/**
+ * Defines a batch task: the payload is an array of entries, which succeed and
+ * fail each for itself; only those that failed are retried. `entry` is a schema
+ * or the fields of a struct, `success` and `error` are those of one entry.
+ *
+ * **Details**
+ *
+ * On the wire as graphile-worker has it: a payload that is a JSON array.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const SendEmails = Task.batch("send_emails", { entry: { to: Schema.String }, error: Bounced })
+ *
+ * const SendEmailsLive = SendEmails.toLayer((entries) =>
+ *   Effect.forEach(entries, ({ to }) => Effect.exit(send(to)), { concurrency: 10 })
+ * )
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const batch = <
+  const Name extends string,
+  Entry extends Schema.Top | Schema.Struct.Fields,
+  Success extends Schema.Top = Schema.Void,
+  Error extends Schema.Top = Schema.Never
+>(
+  name: Name,
+  options: {
+    readonly entry: Entry
+    readonly success?: Success
+    readonly error?: Error
+  } & Defaults
+): Batch<Name, Entry extends Schema.Struct.Fields ? Schema.Struct<Entry> : Entry, Success, Error> =>
+  define(name, Schema.Array(schemaOf(options.entry)), true, options)
+
+const schemaOf = (input: Schema.Top | Schema.Struct.Fields | undefined): Schema.Top =>
+  input === undefined ? Schema.Void : Schema.isSchema(input) ? input : Schema.Struct(input)
+
+const define = (
+  name: string,
+  payloadSchema: Schema.Top,
+  isBatch: boolean,
+  options: { readonly success?: Schema.Top; readonly error?: Schema.Top } & Defaults | undefined
+) =>
   Object.assign(Object.create(Proto), {
     name,
-    payloadSchema: options?.payload === undefined
-      ? Schema.Void
-      : Schema.isSchema(options.payload)
-      ? options.payload
-      : Schema.Struct(options.payload as Schema.Struct.Fields),
+    payloadSchema,
     successSchema: options?.success ?? Schema.Void,
     errorSchema: options?.error ?? Schema.Never,
+    isBatch,
     defaults: {
       maxAttempts: options?.maxAttempts,
       priority: options?.priority,

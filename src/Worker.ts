@@ -22,12 +22,14 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as PubSub from "effect/PubSub"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { randomBytes } from "node:crypto"
 import { isBadFlag, taskNameProblem } from "./internal/jobSpec.ts"
 import * as Attempt from "./internal/worker/attempt.ts"
 import * as Pool from "./internal/worker/pool.ts"
-import { awaitShutdownSignal } from "./internal/worker/signals.ts"
+import * as Signals from "./internal/worker/signals.ts"
+import type * as Job from "./Job.ts"
 import * as JobStore from "./JobStore.ts"
 import { InvalidConfiguration, KongTaskError } from "./KongTaskError.ts"
 import * as Task from "./Task.ts"
@@ -42,7 +44,7 @@ export interface Options<T extends Task.Any, R = never> {
   readonly tasks: ReadonlyArray<T>
   /** How many handlers run at once, 1 to 10,000. Default: 10. */
   readonly concurrency?: number | undefined
-  /** How often to look for jobs when nothing announces them; jittered by a tenth. 10 ms or more. Default: 2 seconds. */
+  /** How often to look for jobs when nothing announces them; up to a fifth longer, at random. 10 ms or more. Default: 2 seconds. */
   readonly pollInterval?: Duration.Input | undefined
   /** How long running handlers may go on after the interruption. Default: 20 seconds. */
   readonly shutdownTimeout?: Duration.Input | undefined
@@ -61,8 +63,46 @@ export interface Options<T extends Task.Any, R = never> {
   readonly forbiddenFlags?: ReadonlyArray<string> | Effect.Effect<ReadonlyArray<string>, never, R> | undefined
   /** How long the answer of an effect `forbiddenFlags` is good for; 0 evaluates it before each claim. Default: 1 second. */
   readonly forbiddenFlagsTtl?: Duration.Input | undefined
-  /** Whether `run` turns SIGTERM and SIGINT into its own interruption. Default: true. */
+  /** What is done around each attempt. Default: nothing. */
+  readonly hooks?: Hooks<R> | undefined
+  /**
+   * Whether `run` turns SIGTERM and SIGINT into its own interruption. A second signal ends the time that running handlers
+   * have, a third one the process. Default: true.
+   */
   readonly handleSignals?: boolean | undefined
+}
+
+/**
+ * What a worker does around each attempt of its jobs, whatever their task.
+ *
+ * **Details**
+ *
+ * They run in the attempt's fiber, one after the other with its handler, and may be
+ * interrupted with it. To watch without any influence, there are `Worker.events`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const timed: Worker.Hooks = {
+ *   around: (attempt, job) => Effect.annotateLogs(attempt, "queue", job.queueName ?? "none")
+ * }
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Hooks<R = never> {
+  /** Before the payload is decoded. A defect fails the attempt, and its handler does not start. */
+  readonly before?: ((job: Job.Running) => Effect.Effect<void, never, R>) | undefined
+  /**
+   * When the attempt has ended by itself, before its outcome is recorded; not when it was interrupted by a shutdown, a
+   * lost lease or `Queue.cancel`. A defect is logged and changes nothing.
+   */
+  readonly after?: ((job: Job.Running, outcome: Job.Outcome) => Effect.Effect<void, never, R>) | undefined
+  /** Wraps `before`, the decoding and the handler; what it fails with is the attempt's failure. */
+  readonly around?:
+    | (<A, E, R2>(attempt: Effect.Effect<A, E, R2>, job: Job.Running) => Effect.Effect<A, E, R2 | R>)
+    | undefined
 }
 
 /**
@@ -76,6 +116,34 @@ export interface Summary {
   readonly completed: number
   /** Jobs that failed for good. */
   readonly failed: number
+  /** Failed attempts whose job is tried again. */
+  readonly retried: number
+  readonly snoozed: number
+  readonly cancelled: number
+  /** Attempts whose outcome was not recorded, because the job had been taken away. */
+  readonly lost: number
+}
+
+type Counter = { -readonly [Outcome in keyof Summary]: Summary[Outcome] }
+
+const count = (counter: Counter, event: WorkerEvent) => {
+  switch (event._tag) {
+    case "JobCompleted":
+      counter.completed++
+      break
+    case "JobFailed":
+      if (event.retryIn === undefined) counter.failed++
+      else counter.retried++
+      break
+    case "JobSnoozed":
+      counter.snoozed++
+      break
+    case "JobCancelled":
+      counter.cancelled++
+      break
+    case "JobLost":
+      counter.lost++
+  }
 }
 
 /** Events that nobody reads fast enough are dropped, the oldest first. */
@@ -167,7 +235,7 @@ export class Worker extends Context.Service<Worker, {
   ) => Effect.Effect<never, KongTaskError, Task.ToHandler<T> | R>
 
   /**
-   * Runs jobs until none is due and none is running, then says how many.
+   * Runs jobs until none is due and none is running, then counts the outcomes.
    *
    * **Details**
    *
@@ -188,19 +256,25 @@ export class Worker extends Context.Service<Worker, {
     Effect.gen(function*() {
       const store = yield* JobStore.JobStore
       const events = yield* PubSub.sliding<WorkerEvent>(eventBuffer)
-      const publish = (event: WorkerEvent) => {
-        PubSub.publishUnsafe(events, event)
-      }
-
-      const runPool = Effect.fnUntraced(function*<T extends Task.Any, R>(options: Options<T, R>, once: boolean) {
+      const runPool = Effect.fnUntraced(function*<T extends Task.Any, R>(
+        options: Options<T, R>,
+        once: boolean,
+        hurry: Effect.Effect<void>
+      ) {
         const resolved = yield* settings(options)
-        const context = yield* Effect.context<Task.ToHandler<T>>()
+        const context = yield* Effect.context<Task.ToHandler<T> | R>()
+        const runnerOptions: Attempt.RunnerOptions = {
+          completeWith: store.completeWith,
+          commitTimeout: Duration.divideUnsafe(resolved.lease, 2),
+          hooks: provideHooks(options.hooks ?? {}, context)
+        }
         const runners = new Map(options.tasks.map((task) => [
           task.name,
-          Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), store.completeWith)
+          Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), runnerOptions)
         ]))
         const forbiddenFlags = yield* makeForbiddenFlags(options)
         const dedicated = yield* store.dedicated
+        const summary: Counter = { completed: 0, failed: 0, retried: 0, snoozed: 0, cancelled: 0, lost: 0 }
         while (true) {
           const id = yield* makePoolId
           const end = yield* Pool.run({
@@ -210,37 +284,55 @@ export class Worker extends Context.Service<Worker, {
             settings: resolved,
             forbiddenFlags,
             once,
-            publish
+            hurry,
+            publish: (event) => {
+              count(summary, event)
+              PubSub.publishUnsafe(events, event)
+            }
           }).pipe(
             Effect.annotateLogs({ pool: id }),
             Effect.scoped
           )
-          if (end._tag === "Drained") return end
+          if (end === "Drained") return summary
         }
       }, Effect.scoped)
 
       return Worker.of({
-        run: (options) => {
-          const forever = Effect.andThen(runPool(options, false), Effect.never)
-          return options.handleSignals === false ? forever : interruptedBySignals(forever)
-        },
-        runOnce: (options) =>
-          Effect.map(runPool(options, true), ({ completed, failed }): Summary => ({ completed, failed })),
+        run: (options) =>
+          options.handleSignals === false
+            ? Effect.andThen(runPool(options, false, Effect.never), Effect.never)
+            : interruptedBySignals((hurry) => Effect.andThen(runPool(options, false, hurry), Effect.never)),
+        runOnce: (options) => runPool(options, true, Effect.never),
         events: Stream.fromPubSub(events)
       })
     })
   )
 }
 
-const interruptedBySignals = <E, R>(self: Effect.Effect<never, E, R>): Effect.Effect<never, E, R> =>
-  Effect.withFiber((fiber) =>
-    awaitShutdownSignal.pipe(
-      Effect.tap((signal) => Effect.logInfo(`Received ${signal}: finishing the running jobs.`)),
-      Effect.andThen(Effect.sync(() => fiber.interruptUnsafe())),
-      Effect.forkChild({ startImmediately: true }),
-      Effect.andThen(self)
-    )
-  )
+const provideHooks = <R>({ after, around, before }: Hooks<R>, context: Context.Context<R>): Attempt.Hooks => ({
+  before: before === undefined ? undefined : (job) => Effect.provideContext(before(job), context),
+  after: after === undefined ? undefined : (job, outcome) => Effect.provideContext(after(job, outcome), context),
+  around: around === undefined
+    ? undefined
+    : (attempt, job) =>
+      Effect.contextWith((inner) => Effect.provideContext(around(attempt, job), Context.merge(context, inner)))
+})
+
+/** What `self` gets is the second signal. */
+const interruptedBySignals = <E, R>(
+  self: (hurry: Effect.Effect<void>) => Effect.Effect<never, E, R>
+): Effect.Effect<never, E, R> =>
+  Effect.withFiber<never, E, R | Scope.Scope>((fiber) =>
+    Effect.gen(function*() {
+      const signals = yield* Signals.listen
+      yield* signals.first.pipe(
+        Effect.tap((signal) => Effect.logInfo(`Received ${signal}: finishing the running jobs.`)),
+        Effect.andThen(Effect.sync(() => fiber.interruptUnsafe())),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      return yield* self(signals.second)
+    })
+  ).pipe(Effect.scoped)
 
 /**
  * Runs a worker until it is interrupted: `Worker.run` of the service.

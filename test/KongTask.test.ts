@@ -193,7 +193,7 @@ describe("KongTask.layerEmbedded", () => {
       yield* Effect.gen(function*() {
         const [job] = yield* Queue.list()
         expect(job).toMatchObject({ state: "ready", attempts: 1, lockedBy: undefined })
-        expect(yield* Worker.runOnce({ tasks: [Act] })).toEqual({ completed: 1, failed: 0 })
+        expect(yield* Worker.runOnce({ tasks: [Act] })).toMatchObject({ completed: 1, failed: 0 })
       }).pipe(Effect.provide([Handler, KongTask.layerEmbedded({ dataDir })]))
     }).pipe(Effect.scoped), 60_000)
 

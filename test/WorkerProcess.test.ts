@@ -13,10 +13,13 @@ const test = <E>(
   effect: () => Effect.Effect<unknown, E, Layer.Success<ReturnType<typeof Test.layer>> | Scope.Scope>
 ) => it.live(name, () => Effect.scoped(effect()).pipe(Effect.provide(Test.layer())), 60_000)
 
-const spawnWorker = Effect.fnUntraced(function*(mode: "runFork" | "runMain" = "runFork") {
+const spawnWorker = Effect.fnUntraced(function*(
+  mode: "runFork" | "runMain" = "runFork",
+  env: Readonly<Record<string, string>> = {}
+) {
   const { url } = yield* TestDatabase
   return yield* spawnScript(new URL("fixtures/worker.ts", import.meta.url), {
-    env: { DATABASE_URL: url, MODE: mode }
+    env: { DATABASE_URL: url, MODE: mode, ...env }
   })
 })
 
@@ -134,13 +137,33 @@ describe("a worker that gets SIGTERM", () => {
       expect(yield* locks).toBe(0)
     }))
 
-  test("ends at once at the second signal", () =>
+  for (const mode of ["runFork", "runMain"] as const) {
+    test(`interrupts its handlers at the second signal, and gives their jobs back, under ${mode}`, () =>
+      Effect.gen(function*() {
+        const child = yield* spawnWorker(mode, { SHUTDOWN_TIMEOUT: "1 hour" })
+        const job = yield* Queue.add(Act, { act: "wait" })
+        yield* child.line(`running ${job.id}`)
+        yield* child.kill("SIGINT")
+        yield* child.line("event PoolStopping")
+        yield* child.kill("SIGTERM")
+        yield* child.line("event PoolInterrupting")
+        yield* child.line(`interrupted ${job.id}`)
+        yield* child.line("closed")
+        expect((yield* child.exit).signal).toBe(null)
+        expect(Option.getOrThrow(yield* Queue.get(job.id))).toMatchObject({ state: "ready", attempts: 0 })
+        expect(yield* locks).toBe(0)
+      }))
+  }
+
+  test("ends at once at the third signal", () =>
     Effect.gen(function*() {
-      const child = yield* spawnWorker()
-      const job = yield* Queue.add(Act, { act: "wait" })
+      const child = yield* spawnWorker("runFork", { SHUTDOWN_TIMEOUT: "1 hour" })
+      const job = yield* Queue.add(Act, { act: "stay" })
       yield* child.line(`running ${job.id}`)
       yield* child.kill("SIGINT")
       yield* child.line("event PoolStopping")
+      yield* child.kill("SIGINT")
+      yield* child.line("event PoolInterrupting")
       yield* child.kill("SIGINT")
       expect((yield* child.exit).signal).toBe("SIGINT")
     }))

@@ -118,23 +118,36 @@ describe("a worker", () => {
     expect<Context.Service.Shape<typeof Worker.Worker>["events"]>().type.toBe<
       Stream.Stream<WorkerEvent.WorkerEvent>
     >()
-    WorkerEvent.WorkerEvent.$match({} as WorkerEvent.WorkerEvent, {
-      PoolStarted: () => "",
-      PoolListening: () => "",
-      PoolIdle: () => "",
-      PoolStopping: ({ running }) => String(running),
-      PoolStopped: () => "",
-      PoolLost: ({ reason }) => reason,
-      PoolBlocked: ({ blocked }) => String(blocked),
-      JobSnoozed: ({ delay }) => String(delay),
-      JobCancelled: ({ job, reason }) => `${job.id} ${reason}`,
-      PoolsReleased: ({ recovery }) => String(recovery.released),
-      JobStarted: ({ job }) => job.id,
-      JobCompleted: ({ job }) => job.id,
-      JobFailed: ({ error }) => error,
-      JobReleased: ({ job }) => job.id,
-      JobLost: ({ job }) => job.id,
-      DatabaseUnavailable: ({ error }) => error.message
+    const describe = (event: WorkerEvent.WorkerEvent): string => {
+      switch (event._tag) {
+        case "PoolStopping":
+          return String(event.running)
+        case "JobFailed":
+          return `${event.job.id} ${event.error}`
+        default:
+          return event.pool
+      }
+    }
+    expect(describe).type.toBeCallableWith(new WorkerEvent.PoolIdle({ pool: "p" }))
+  })
+
+  test("requires the services of its hooks", () => {
+    class Meter extends Context.Service<Meter, { readonly count: number }>()("Meter") {}
+    expect(
+      Worker.run({
+        tasks: [Resize],
+        hooks: {
+          before: () => Effect.asVoid(Meter),
+          after: (_, outcome) => Effect.log(outcome._tag),
+          around: (attempt) => Effect.andThen(Meter, attempt)
+        }
+      })
+    ).type.toBe<
+      Effect.Effect<never, KongTaskError.KongTaskError, Worker.Worker | Task.Handler<"resize"> | Meter>
+    >()
+    expect(Worker.run).type.not.toBeCallableWith({
+      tasks: [Resize],
+      hooks: { before: () => Effect.fail("no typed errors") }
     })
   })
 })

@@ -36,6 +36,7 @@ export const make = (store: JobStore.Store, maxPayloadBytes: number): Queue["Ser
       return yield* store.addMany(yield* JobSpec.refuseRepeatedKeys(specs))
     }),
     get: Effect.fn("Queue.get")((id) => store.get(id)),
+    failedAttempts: Effect.fn("Queue.failedAttempts")((id) => store.failedAttempts(id)),
     getByKey: Effect.fn("Queue.getByKey")(function*(key) {
       return Option.fromNullishOr((yield* store.list({ key: yield* Input.key(key) }, { limit: 1 }))[0])
     }),

@@ -69,6 +69,24 @@ export const toClaimed = (row: ClaimedRow): ClaimedJob => ({
   lastError: row.last_error ?? undefined
 })
 
+/** A failed attempt as it is recorded. */
+export interface FailedAttemptRow {
+  readonly attempt: number
+  readonly failed_at: number
+  readonly tag: string
+  readonly message: string
+  readonly data: string | null
+}
+
+export const toFailedAttempt = (row: FailedAttemptRow): Job.FailedAttempt =>
+  new Job.FailedAttempt({
+    attempt: row.attempt,
+    failedAt: toTime(row.failed_at),
+    tag: row.tag,
+    message: row.message,
+    data: row.data === null ? undefined : JSON.parse(row.data)
+  }, { disableChecks: true })
+
 /** One group of the statement `stats`. */
 export interface StatsRow {
   readonly state: Job.State

@@ -181,10 +181,20 @@ export const make = (schema: string) => ({
   /** $1 pool, $2 ids, inside a batch's transaction. */
   promote: `select ${schema}._private_kongtask_promote($1::text, $2::text[]::int8[])::text`,
 
-  /** $1 completed ids, $2 failures, inside a batch's transaction. */
-  settleBatch: `select ${schema}._private_kongtask_settle_batch($1::text[]::int8[], $2::json)::text`,
+  /**
+   * The claim as \`claim\` has it, and the pool's heartbeat in the same statement, for workers that are idle. A row of the
+   * heartbeat has \`beat\`; see \`heartbeat\`.
+   */
+  claimAndBeat: `
+    select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
+      flags, contended, next_due_in, false as beat, null::text as dead_pool, null::text as cancelled_job
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[])
+    union all
+    select null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, true, dead_pool,
+      cancelled_job
+    from ${schema}._private_kongtask_heartbeat($1::text)`,
 
-  /** $1 pool, $2 completed ids, $3 cancelled ids, $4 failures, $5 releases. One row a settled job. */
+  /** $1 pool, or null inside a batch; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases. One row a settled job. */
   settle: `
     select settled::text as id
     from ${schema}._private_kongtask_settle(
@@ -225,26 +235,21 @@ export const make = (schema: string) => ({
     values ($1::text, $2::float8 * interval '1 millisecond')
     on conflict (id) do update set heartbeat_at = now(), alive_since = now()`,
 
-  /**
-   * $1 pool. Updates the pool's own row (HOT), reads the others, and looks up the holders of the few jobs that are to be
-   * cancelled. A pool that was itself silent for half its lease starts its observation anew, so that an outage of the
-   * database counts towards nobody's silence. A row a dead pool and a cancelled job, or one without either.
-   */
-  heartbeat: `
-    with beat as (
-      update ${schema}._private_kongtask_pools
-      set heartbeat_at = now(),
-        alive_since = case when heartbeat_at < now() - lease / 2 then now() else alive_since end
-      where id = $1::text
-      returning alive_since
-    )
-    select other.id as dead_pool, null as cancelled_job from beat
-    left join ${schema}._private_kongtask_pools as other
-      on other.id <> $1::text and other.heartbeat_at < now() - other.lease and beat.alive_since <= now() - other.lease
-    union all
-    select null, request.job_id::text
-    from ${schema}._private_kongtask_cancellations as request
-    where (select locked_by from ${schema}._private_jobs where id = request.job_id) = $1::text`,
+  /** $1 pool. A row a dead pool and a job to cancel, or one without either; none when the pool was declared dead. */
+  heartbeat: `select dead_pool, cancelled_job from ${schema}._private_kongtask_heartbeat($1::text)`,
+
+  /** $1 lease ms. One row when it was this pool's turn. Scans the jobs once then. */
+  sweep: `select released, failed from ${schema}._private_kongtask_sweep($1::float8 * interval '1 millisecond')`,
+
+  /** $1 pool, $2 ids. Primary key. */
+  renew: `select ${schema}._private_kongtask_renew($1::text, $2::text[]::int8[])::text`,
+
+  /** $1 job id. Primary key, in order. */
+  failedAttempts: `
+    select attempt, ${schema}._private_kongtask_millis(failed_at) as failed_at, tag, message, data::text as data
+    from ${schema}._private_kongtask_failed_attempts
+    where job_id = $1::text::int8
+    order by attempt`,
 
   /**
    * $1 pool. Waits for a claim of that pool that is in flight, and keeps it from claiming anything after; what it holds
@@ -258,30 +263,6 @@ export const make = (schema: string) => ({
     where $1::text[] is null or (id = any ($1::text[]) and heartbeat_at < now() - lease)
     returning id`,
 
-  /**
-   * $1 ids of buried pools, $2 whether to release any other pool of ours too. Scans the jobs once. A job that has used
-   * its attempts fails with an error that says why; the others are due at once.
-   */
-  releasePools: `
-    with released as (
-      update ${schema}._private_jobs as job
-      set locked_by = null, locked_at = null, updated_at = now(),
-        last_error = case when job.attempts >= job.max_attempts
-          then 'The pool ' || job.locked_by || ' died while it ran attempt ' || job.attempts || ', the last one.'
-          else job.last_error end
-      where job.locked_by = any ($1::text[]) or ($2::bool and job.locked_by like 'kongtask-%')
-      returning job.attempts < job.max_attempts as may_run
-    ), freed as (
-      update ${schema}._private_job_queues
-      set locked_by = null, locked_at = null
-      where locked_by = any ($1::text[]) or ($2::bool and locked_by like 'kongtask-%')
-    ), counts as (
-      select count(*) filter (where may_run) as released, count(*) filter (where not may_run) as failed from released
-    ), announced as (
-      select pg_notify('jobs:insert', json_build_object('r', random(), 'count', released)::text)
-      from counts where released > 0
-    )
-    select counts.released::int4 as released, counts.failed::int4 as failed,
-      (select count(*) from announced)::int4 as announced
-    from counts`
+  /** $1 ids of buried pools, $2 whether to release any other pool of ours too. Scans the jobs once. */
+  releasePools: `select released, failed from ${schema}._private_kongtask_release_pools($1::text[], $2::bool)`
 })

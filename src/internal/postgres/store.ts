@@ -2,21 +2,29 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as Job from "../../Job.ts"
-import type { Announcement, JobSpec, Settlement, Store } from "../../JobStore.ts"
+import type { Announcement, Heartbeat, JobSpec, Settlement, Store, Swept } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
 import * as Administration from "./administration.ts"
 import { derive } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
-import { type ClaimedRow, type JobRow, type StatsRow, toClaimed, toJob, toStats } from "./rows.ts"
+import {
+  type ClaimedRow,
+  type FailedAttemptRow,
+  type JobRow,
+  type StatsRow,
+  toClaimed,
+  toFailedAttempt,
+  toJob,
+  toStats
+} from "./rows.ts"
 import { quoteIdentifier, validateSchemaName } from "./schema.ts"
 import * as Statements from "./statements.ts"
+import * as Transactional from "./transactional.ts"
 
 /** The channel that graphile-worker fixed: one for all schemas of a database. */
 const channel = "jobs:insert"
@@ -28,8 +36,14 @@ const dedicatedConnections = 4
 const batchIdleTimeout = "5s"
 
 type ClaimRow =
-  | ClaimedRow & { readonly contended: null }
-  | { readonly id: null; readonly contended: boolean; readonly next_due_in: number | null }
+  | ClaimedRow & { readonly contended: null; readonly beat?: false }
+  | { readonly id: null; readonly contended: boolean; readonly next_due_in: number | null; readonly beat?: false }
+
+interface BeatRow {
+  readonly beat: true
+  readonly dead_pool: string | null
+  readonly cancelled_job: Job.JobId | null
+}
 
 /** What the SQL functions raise for a bad job; everything else is the database's trouble. */
 const invalidJobFields: Readonly<Record<string, string>> = {
@@ -74,7 +88,7 @@ const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<string> => [
 const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
   const cancelled: Array<string> = []
-  const failures: Array<{ readonly id: string; readonly error: string; readonly retry_in: number | null }> = []
+  const failures: Array<object> = []
   const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
   for (const settlement of settlements) {
     switch (settlement._tag) {
@@ -85,7 +99,13 @@ const partition = (settlements: ReadonlyArray<Settlement>) => {
         cancelled.push(settlement.id)
         break
       case "Failed":
-        failures.push({ id: settlement.id, error: settlement.error, retry_in: settlement.retryIn ?? null })
+        failures.push({
+          id: settlement.id,
+          error: settlement.error,
+          retry_in: settlement.retryIn ?? null,
+          keep: settlement.keep,
+          ...settlement.record
+        })
         break
       case "Released":
         releases.push({ id: settlement.id, attempt: settlement.attempt, delay: null })
@@ -160,8 +180,8 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     return rows.map(toJob)
   }, (effect, specs) => joinsOnlyOwn(Effect.mapError(effect, fromAddError(specs))))
 
-  const claim: Store["claim"] = Effect.fnUntraced(function*({ forbiddenFlags = [], limit, pool, start, tasks }) {
-    const rows = yield* run<ClaimRow>("claim", statements.claim, [
+  const claim: Store["claim"] = Effect.fnUntraced(function*({ beat, forbiddenFlags = [], limit, pool, start, tasks }) {
+    const rows = yield* run<ClaimRow | BeatRow>("claim", beat === true ? statements.claimAndBeat : statements.claim, [
       pool,
       tasks,
       limit,
@@ -169,17 +189,25 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       forbiddenFlags.length === 0 ? null : forbiddenFlags
     ])
     const claimed: Array<ClaimedRow> = []
+    const beats: Array<BeatRow> = []
     let contended = false
     let nextDueIn: number | undefined
     for (const row of rows) {
-      if (row.id === null) {
+      if (row.beat === true) {
+        beats.push(row)
+      } else if (row.id === null) {
         contended = row.contended
         nextDueIn = row.next_due_in ?? undefined
       } else {
         claimed.push(row)
       }
     }
-    return { jobs: claimed.toSorted(byOrder).map(toClaimed), contended, nextDueIn }
+    return {
+      jobs: claimed.toSorted(byOrder).map(toClaimed),
+      contended,
+      nextDueIn,
+      ...(beat === true ? { heartbeat: toHeartbeat(beats) } : {})
+    }
   })
 
   const batch: Store["batch"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
@@ -199,8 +227,8 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       jobs: (rows as ReadonlyArray<ClaimedRow>).toSorted(byOrder).map(toClaimed),
       promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
       settle: (settlements) => {
-        const { cancelled, completed, failures } = partition(settlements)
-        return inBatch("settle", statements.settleBatch, [[...completed, ...cancelled], failures]).pipe(
+        const { cancelled, completed, failures, releases } = partition(settlements)
+        return inBatch("settle", statements.settle, [null, completed, cancelled, failures, releases]).pipe(
           Effect.andThen(inBatch("settle", "commit")),
           Effect.andThen(Effect.sync(() => {
             isOpen = false
@@ -209,43 +237,6 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       }
     }
   })
-
-  const completeWith: Store["completeWith"] = <A, E, R>(pool: string, id: Job.JobId, effect: Effect.Effect<A, E, R>) =>
-    Effect.suspend(() => {
-      let exit: Exit.Exit<A, E> | undefined
-      const complete = Effect.filterOrFail(
-        sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]"]),
-        (rows) => rows.length > 0,
-        () => "taken" as const
-      )
-      const attempt = Effect.flatMap(Effect.exit(effect), (ended): Effect.Effect<A, "failed" | "taken" | SqlError> => {
-        exit = ended
-        return Exit.isSuccess(ended) ? Effect.as(complete, ended.value) : Effect.fail("failed")
-      })
-      // The row is still ours if and only if the commit did not happen.
-      const resolve = (error: KongTaskError) =>
-        run("settle", statements.holds, [pool, id]).pipe(
-          Effect.retry({ while: (again) => again.isTransient, schedule: Schedule.spaced("500 millis") }),
-          Effect.flatMap((rows): Effect.Effect<Option.Option<A>, KongTaskError> =>
-            rows.length === 0 && exit !== undefined && Exit.isSuccess(exit)
-              ? Effect.succeedSome(exit.value)
-              : Effect.fail(error)
-          )
-        )
-      return attempt.pipe(
-        withTransaction(sql),
-        Effect.map(Option.some),
-        Effect.catch((error): Effect.Effect<Option.Option<A>, E | KongTaskError> => {
-          if (error === "taken") return Effect.succeedNone
-          if (error === "failed") {
-            return exit !== undefined && Exit.isFailure(exit)
-              ? Effect.failCause(exit.cause)
-              : Effect.never
-          }
-          return resolve(failure("settle")(error))
-        })
-      )
-    })
 
   const filterParams = (filter: Parameters<Store["count"]>[0]) => [
     filter.tasks ?? null,
@@ -265,6 +256,8 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     addMany,
     get: (id) =>
       Effect.map(run<JobRow>("get", statements.get, [id]), (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)),
+    failedAttempts: (id) =>
+      Effect.map(run<FailedAttemptRow>("get", statements.failedAttempts, [id]), (rows) => rows.map(toFailedAttempt)),
     list: (filter, page) =>
       Effect.map(
         run<JobRow>("list", statements.list, [...filterParams(filter), page.after ?? null, page.limit]),
@@ -303,22 +296,14 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
       ])
       return new Set(rows.map((row) => row.id))
     }),
-    completeWith,
+    completeWith: Transactional.make({ sql, statements, failure }),
     releaseUnknown: (pool, known) => Effect.asVoid(run("release", statements.releaseUnknown, [pool, known])),
     registerPool: (pool, lease) =>
       Effect.asVoid(run("register the pool", statements.registerPool, [pool, Duration.toMillis(lease)])),
     heartbeat: (pool) =>
       Effect.map(
-        run<{ readonly dead_pool: string | null; readonly cancelled_job: Job.JobId | null }>(
-          "heartbeat",
-          statements.heartbeat,
-          [pool]
-        ),
-        (rows) => ({
-          isAlive: rows.some((row) => row.cancelled_job === null),
-          deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool]),
-          cancelled: rows.flatMap((row) => row.cancelled_job === null ? [] : [row.cancelled_job])
-        })
+        run<Omit<BeatRow, "beat">>("heartbeat", statements.heartbeat, [pool]),
+        toHeartbeat
       ),
     deregisterPool: (pool, mayHold = true) =>
       (mayHold
@@ -344,6 +329,12 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
         )
         return { pools: ids, released: rows[0]!.released, failed: rows[0]!.failed }
       }).pipe(withTransaction(sql), Effect.mapError(failure("release dead pools"))),
+    sweep: (lease) =>
+      Effect.map(
+        run<Swept>("release orphaned locks", statements.sweep, [Duration.toMillis(lease)]),
+        (rows) => rows[0]
+      ),
+    renew: (pool, ids) => Effect.asVoid(run("renew locks", statements.renew, [pool, ids])),
     notifications: client.listen(channel).pipe(
       Effect.map((queue) =>
         Stream.fromQueue(queue).pipe(
@@ -361,6 +352,12 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     )
   }
 }
+
+const toHeartbeat = (rows: ReadonlyArray<Omit<BeatRow, "beat">>): Heartbeat => ({
+  isAlive: rows.some((row) => row.cancelled_job === null),
+  deadPools: rows.flatMap((row) => row.dead_pool === null ? [] : [row.dead_pool]),
+  cancelled: rows.flatMap((row) => row.cancelled_job === null ? [] : [row.cancelled_job])
+})
 
 /** `update … returning` has no order of its own. */
 const byOrder = (a: ClaimedRow, b: ClaimedRow): number =>

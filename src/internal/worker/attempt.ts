@@ -2,8 +2,7 @@
  * One attempt at one job, from the claimed row to its settlement:
  * decode the payload, run the handler, encode the result, decide.
  */
-import * as Cause from "effect/Cause"
-import * as Data from "effect/Data"
+import type * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,45 +10,12 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Job from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
-import { isKongTaskError, type KongTaskError } from "../../KongTaskError.ts"
+import { isKongTaskError } from "../../KongTaskError.ts"
 import * as Retry from "../../Retry.ts"
 import type * as Task from "../../Task.ts"
-
-/** A handler that outlived its timeout. */
-class TimedOut extends Data.TaggedError("TimedOut")<{ readonly timeout: Duration.Duration }> {
-  override get message(): string {
-    return `the handler was interrupted after ${Duration.format(this.timeout)}`
-  }
-}
-
-/** A payload that the task's schema does not decode. */
-class InvalidPayload extends Data.TaggedError("InvalidPayload")<{ readonly error: Schema.SchemaError }> {
-  override get message(): string {
-    return this.error.message
-  }
-}
-
-/** A success value that the task's schema does not encode. */
-class InvalidResult extends Data.TaggedError("InvalidResult")<{ readonly error: Schema.SchemaError }> {
-  override get message(): string {
-    return this.error.message
-  }
-}
-
-/** A transactional attempt whose transaction could not be begun or committed. */
-class TransactionFailed extends Data.TaggedError("TransactionFailed")<{ readonly error: KongTaskError }> {
-  override get message(): string {
-    return this.error.message
-  }
-}
-
-/** What the handler itself failed with, kept apart from the failures around it. */
-class HandlerFailed extends Data.TaggedError("HandlerFailed")<{ readonly error: unknown }> {}
-
-type AttemptError = HandlerFailed | TimedOut | InvalidPayload | InvalidResult | TransactionFailed
+import * as Failure from "./failure.ts"
 
 const defaultTimeout = Duration.minutes(15)
-const maxErrorCharacters = 10_000
 const maxDelayMillis = Duration.toMillis(Duration.days(365_250))
 
 /** A registration made ready to run: codecs derived and options resolved once a worker, not once a job. */
@@ -61,12 +27,26 @@ export interface Runner {
 export interface Ending {
   readonly settlement: Settlement
   /** `undefined`: not yet. A transactional attempt knows: recorded, or never to be, as the job was taken away. */
-  readonly isRecorded: boolean | undefined
+  readonly isRecorded?: boolean | undefined
+}
+
+/** What a worker does around each attempt, its services provided. */
+export interface Hooks {
+  readonly before?: ((job: Job.Running) => Effect.Effect<void>) | undefined
+  readonly after?: ((job: Job.Running, outcome: Job.Outcome) => Effect.Effect<void>) | undefined
+  readonly around?: (<A, E, R>(attempt: Effect.Effect<A, E, R>, job: Job.Running) => Effect.Effect<A, E, R>) | undefined
+}
+
+export interface RunnerOptions {
+  readonly completeWith: Store["completeWith"]
+  /** How long the commit of a transactional attempt may take. */
+  readonly commitTimeout: Duration.Duration
+  readonly hooks: Hooks
 }
 
 export const makeRunner = (
   { context, handler, options, task }: Task.Registration,
-  completeWith: Store["completeWith"]
+  { commitTimeout, completeWith, hooks }: RunnerOptions
 ): Runner => {
   const decodePayload = task.payloadSchema.ast._tag === "Void"
     ? () => Effect.undefined
@@ -74,83 +54,159 @@ export const makeRunner = (
   const encodeSuccess = task.successSchema.ast._tag === "Void"
     ? undefined
     : Schema.encodeUnknownEffect(Schema.toCodecJson(task.successSchema))
+  const encodeError = Failure.makeEncoder(task.errorSchema)
   const timeout = Duration.fromInputUnsafe(options.timeout ?? defaultTimeout)
   const policy = Retry.toPolicy(options.retry ?? Retry.exponential())
   const onInvalidPayload = options.onInvalidPayload ?? "retry"
+  const isTransactional = options.transactional === true
 
-  const run = Effect.fnUntraced(function*(job: ClaimedJob): Effect.fn.Return<void, AttemptError, any> {
-    const payload = yield* Effect.mapError(decodePayload(job.payload), (error) => new InvalidPayload({ error }))
-    const attempt = Effect.mapError(
+  const checkResult = (success: unknown): Effect.Effect<void, Failure.AttemptError, any> =>
+    encodeSuccess === undefined
+      ? Effect.void
+      : Effect.asVoid(Effect.mapError(encodeSuccess(success), (error) => new Failure.InvalidResult({ error })))
+
+  /** A batch's entries have each an exit of its own; the job fails when one of them has. */
+  const checkBatch = Effect.fnUntraced(function*(entries: number, exits: ReadonlyArray<Exit.Exit<unknown, unknown>>) {
+    if (!Array.isArray(exits) || exits.length !== entries) {
+      const answered = Array.isArray(exits) ? `${exits.length} exits` : "no array of exits"
+      return yield* Effect.die(
+        new Error(`The handler of the batch task "${task.name}" answered ${answered} for ${entries} entries`)
+      )
+    }
+    const checked = yield* Effect.forEach(
+      exits,
+      (exit) =>
+        Effect.exit(Effect.flatMap(Effect.mapError(exit, (error) => new Failure.HandlerFailed({ error })), checkResult))
+    )
+    const failures = checked.flatMap((exit, index) => Exit.isFailure(exit) ? [{ index, cause: exit.cause }] : [])
+    if (failures.length > 0) return yield* new Failure.BatchFailed({ entries, failures })
+  })
+
+  const run = Effect.fnUntraced(function*(job: ClaimedJob): Effect.fn.Return<void, Failure.AttemptError, any> {
+    const payload = yield* Effect.mapError(decodePayload(job.payload), (error) => new Failure.InvalidPayload({ error }))
+    const handled = Effect.mapError(
       Effect.suspend(() => handler(payload, job)),
-      (error) => new HandlerFailed({ error })
+      (error) => new Failure.HandlerFailed({ error })
     )
     const success = yield* Duration.isFinite(timeout)
-      ? Effect.timeoutOrElse(attempt, {
+      ? Effect.timeoutOrElse(handled, {
         duration: timeout,
-        orElse: () => Effect.fail(new TimedOut({ timeout }))
+        orElse: () => Effect.fail(new Failure.TimedOut({ timeout }))
       })
-      : attempt
-    if (encodeSuccess !== undefined) {
-      yield* Effect.mapError(encodeSuccess(success), (error) => new InvalidResult({ error }))
-    }
+      : handled
+    yield* task.isBatch ? checkBatch((payload as ReadonlyArray<unknown>).length, success) : checkResult(success)
   }, (effect, job) =>
     effect.pipe(
+      (attempt) => hooks.before === undefined ? attempt : Effect.andThen(hooks.before(job), attempt),
+      (attempt) => hooks.around === undefined ? attempt : hooks.around(attempt, job),
       Effect.withSpan(`kongtask ${task.name}`, { attributes: { "job.id": job.id, "job.attempt": job.attempt } }),
       Effect.annotateLogs({ task: task.name, job: job.id, attempt: job.attempt }),
       Effect.scoped,
       Effect.provideContext(context)
-    ) as Effect.Effect<void, AttemptError>)
+    ) as Effect.Effect<void, Failure.AttemptError>)
 
-  const decide = (job: ClaimedJob, cause: Cause.Cause<AttemptError>): Effect.Effect<Retry.Decision> => {
-    if (job.isLastAttempt) return Effect.succeed(Retry.never)
-    const failure = cause.reasons.find(Cause.isFailReason)?.error
-    if (failure?._tag === "InvalidPayload" && onInvalidPayload === "fail") return Effect.succeed(Retry.never)
-    const error = failure?._tag === "HandlerFailed" ? failure.error : undefined
-    return Effect.suspend(() => policy({ error, attempt: job.attempt, maxAttempts: job.maxAttempts })).pipe(
+  const ask = (job: ClaimedJob, error: unknown): Effect.Effect<Retry.Decision> =>
+    Effect.suspend(() => policy({ error, attempt: job.attempt, maxAttempts: job.maxAttempts })).pipe(
       Effect.catchCause((defect) =>
         Effect.logError(`The retry policy of task "${task.name}" died; the default one decides.`, defect).pipe(
           Effect.andThen(Retry.exponential()({ error, attempt: job.attempt, maxAttempts: job.maxAttempts }))
         )
       )
     )
+
+  /** The entries of a batch are retried together: when one of them is to be, and after the longest of their delays. */
+  const decide = (job: ClaimedJob, cause: Cause.Cause<Failure.AttemptError>): Effect.Effect<Retry.Decision> => {
+    if (job.isLastAttempt) return Effect.succeed(Retry.never)
+    const failure = Failure.failureOf(cause)
+    if (failure?._tag === "InvalidPayload" && onInvalidPayload === "fail") return Effect.succeed(Retry.never)
+    if (failure?._tag !== "BatchFailed") return ask(job, Failure.handlerError(cause))
+    return Effect.map(
+      Effect.forEach(failure.failures, (entry) => ask(job, Failure.handlerError(entry.cause))),
+      (decisions) => {
+        const delays = decisions.flatMap(({ delay }) => delay === undefined ? [] : [delay])
+        return delays.length === 0 ? Retry.never : Retry.after(delays.reduce(Duration.max))
+      }
+    )
   }
 
-  const failed = Effect.fnUntraced(function*(job: ClaimedJob, cause: Cause.Cause<AttemptError>) {
+  const failed = Effect.fnUntraced(function*(
+    job: ClaimedJob,
+    cause: Cause.Cause<Failure.AttemptError>
+  ): Effect.fn.Return<Settlement> {
     const control = yield* Effect.catchCause(Effect.sync(() => controlOf(cause)), () => Effect.undefined)
     if (control !== undefined) return settle(job, control)
     const { delay } = yield* decide(job, cause)
+    const { tag, text } = yield* Failure.describe(cause)
+    const failure = Failure.failureOf(cause)
     return {
       _tag: "Failed",
       id: job.id,
-      error: yield* described(cause),
-      retryIn: delay === undefined ? undefined : boundedMillis(delay)
-    } satisfies Settlement
+      error: text,
+      retryIn: delay === undefined ? undefined : boundedMillis(delay),
+      record: {
+        attempt: job.attempt,
+        tag,
+        data: yield* Effect.provideContext(encodeError(cause), context) as Effect.Effect<string | undefined>
+      },
+      // What the others of a transactional batch wrote is rolled back.
+      keep: failure?._tag === "BatchFailed" && !isTransactional ? failure.failures.map(({ index }) => index) : undefined
+    }
   })
 
+  const attempt = Effect.fnUntraced(function*(job: ClaimedJob, pool: string): Effect.fn.Return<Ending> {
+    const exit = yield* Effect.exit<boolean | undefined, Failure.AttemptError, never>(
+      isTransactional
+        ? completeWith(pool, job.id, run(job), commitTimeout).pipe(
+          Effect.map(Option.isSome),
+          Effect.catchIf(isKongTaskError, (error) => Effect.fail(new Failure.TransactionFailed({ error })))
+        )
+        : Effect.as(run(job), undefined)
+    )
+    return Exit.isSuccess(exit)
+      ? { settlement: { _tag: "Completed", id: job.id }, isRecorded: exit.value }
+      : { settlement: yield* failed(job, exit.cause) }
+  })
+
+  const { after } = hooks
+  if (after === undefined) return { attempt }
   return {
-    attempt: Effect.fnUntraced(function*(job, pool) {
-      const completed: Settlement = { _tag: "Completed", id: job.id }
-      const exit = yield* Effect.exit<boolean | undefined, AttemptError, never>(
-        options.transactional === true
-          ? completeWith(pool, job.id, run(job)).pipe(
-            Effect.map(Option.isSome),
-            Effect.catchIf(isKongTaskError, (error) => Effect.fail(new TransactionFailed({ error })))
-          )
-          : Effect.as(run(job), undefined)
-      )
-      return Exit.isSuccess(exit)
-        ? { settlement: completed, isRecorded: exit.value }
-        : { settlement: yield* failed(job, exit.cause), isRecorded: undefined }
-    })
+    attempt: (job, pool) =>
+      Effect.tap(attempt(job, pool), ({ settlement }) => {
+        const outcome = outcomeOf(settlement)
+        return outcome === undefined ? Effect.void : Effect.catchCause(
+          Effect.suspend(() => after(job, outcome)),
+          (cause) => Effect.logError(`The hook after job ${job.id} died.`, cause)
+        )
+      })
+  }
+}
+
+/** A settlement in the words of users; a release is no outcome. */
+export const outcomeOf = (settlement: Settlement): Job.Outcome | undefined => {
+  switch (settlement._tag) {
+    case "Completed":
+      return { _tag: "Completed" }
+    case "Failed":
+      return {
+        _tag: "Failed",
+        error: settlement.error,
+        retryIn: settlement.retryIn === undefined ? undefined : Duration.millis(settlement.retryIn)
+      }
+    case "Snoozed":
+      return { _tag: "Snoozed", delay: Duration.millis(settlement.delay) }
+    case "Cancelled":
+      return { _tag: "Cancelled", reason: settlement.reason }
+    case "Released":
+      return undefined
   }
 }
 
 const isControl = Schema.is(Schema.Union([Job.Snoozed, Job.Cancelled]))
 
 /** `Job.snooze` and `Job.cancel` travel as failures of the handler. */
-const controlOf = (cause: Cause.Cause<AttemptError>): Job.Control | undefined => {
-  const error = cause.reasons.find(Cause.isFailReason)?.error
-  return error?._tag === "HandlerFailed" && isControl(error.error) ? error.error : undefined
+const controlOf = (cause: Cause.Cause<Failure.AttemptError>): Job.Control | undefined => {
+  const error = Failure.handlerError(cause)
+  return isControl(error) ? error : undefined
 }
 
 const settle = (job: ClaimedJob, control: Job.Control): Settlement =>
@@ -162,46 +218,4 @@ const settle = (job: ClaimedJob, control: Job.Control): Settlement =>
 const boundedMillis = (delay: Duration.Duration): number => {
   const millis = Duration.toMillis(delay)
   return Number.isNaN(millis) ? 0 : Math.min(millis, maxDelayMillis)
-}
-
-/** An error value may run code of its own when it is looked at, and fail. */
-const described = (cause: Cause.Cause<AttemptError>): Effect.Effect<string> =>
-  Effect.catchCause(
-    Effect.sync(() => describe(cause)),
-    () => Effect.succeed("The attempt failed with an error that cannot be described.")
-  )
-
-/** The recorded text of a failed attempt: the error's tag and message, a defect with its stack. */
-const describe = (cause: Cause.Cause<AttemptError>): string => {
-  const reason = cause.reasons.find(Cause.isFailReason) ?? cause.reasons.find(Cause.isDieReason)
-  return storable(
-    reason === undefined
-      ? "The handler interrupted itself."
-      : Cause.isDieReason(reason)
-      ? `Defect: ${describeDefect(reason.defect)}`
-      : reason.error._tag === "HandlerFailed"
-      ? describeError(reason.error.error)
-      : `${reason.error._tag}: ${reason.error.message}`
-  )
-}
-
-const describeError = (error: unknown): string => {
-  if (typeof error === "string") return error
-  if (typeof error === "object" && error !== null) {
-    const tag = "_tag" in error && typeof error._tag === "string" ? error._tag : undefined
-    const message = "message" in error && typeof error.message === "string" ? error.message : ""
-    if (tag !== undefined) return message === "" || message === tag ? tag : `${tag}: ${message}`
-    if (message !== "") return error instanceof Error ? `${error.name}: ${message}` : message
-  }
-  return describeDefect(error)
-}
-
-const describeDefect = (defect: unknown): string =>
-  defect instanceof Error ? defect.stack ?? `${defect.name}: ${defect.message}` : Cause.pretty(Cause.die(defect))
-
-/** PostgreSQL's text has neither NUL nor half surrogate pairs. */
-export const storable = (text: string): string => {
-  const clean = text.replaceAll("\u0000", "\u2400")
-  const wellFormed = /\p{Surrogate}/u.test(clean) ? clean.replace(/\p{Surrogate}/gu, "\ufffd") : clean
-  return wellFormed.length <= maxErrorCharacters ? wellFormed : `${wellFormed.slice(0, maxErrorCharacters - 1)}…`
 }

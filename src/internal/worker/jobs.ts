@@ -45,6 +45,8 @@ export interface Jobs {
   readonly ids: () => ReadonlyArray<JobId>
   /** The running jobs, each as its task and id. */
   readonly running: () => ReadonlyArray<string>
+  /** The jobs that have run for so many milliseconds. */
+  readonly runningFor: (millis: number) => ReadonlyArray<JobId>
   readonly isEmpty: () => boolean
 }
 
@@ -59,12 +61,16 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly pool: string
   /** Told when the shutdown begins. */
   readonly onStopping: (running: number) => void
+  /** Told when the handlers' time to end is over. */
+  readonly onInterrupting: (running: number) => void
+  /** Ends that time early. */
+  readonly hurry: Effect.Effect<void>
   /** Whether the jobs are this pool's no more: then their outcomes are nobody's business. */
   readonly isLost: () => boolean
   readonly lost: Effect.Effect<void>
 }): Effect.fn.Return<Jobs, never, Scope.Scope> {
-  const { concurrency, isLost, lost, onOutcome, onRecorded, onStart, onStopping, pool, runners, shutdownTimeout } =
-    options
+  const { concurrency, hurry, isLost, lost, onInterrupting, onOutcome, onRecorded, onStart, onStopping, pool } = options
+  const { runners, shutdownTimeout } = options
   const clock = yield* Clock.Clock
   const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const hasDemand = yield* Latch.make(true)
@@ -85,16 +91,16 @@ export const make = Effect.fnUntraced(function*(options: {
     measuredAt = now
   }
 
-  const names = new Map<JobId, string>()
+  const started = new Map<JobId, { readonly task: string; readonly at: number }>()
   const fibers = yield* FiberMap.make<JobId, void, never>()
   const fork = yield* FiberMap.runtime(fibers)<never>()
 
   const release = (job: ClaimedJob) =>
-    onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt } })
+    onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt }, millis: 0 })
 
   const cancelling = new Set<JobId>()
-  const cancelled = (job: ClaimedJob) =>
-    onOutcome({ job, settlement: { _tag: "Cancelled", id: job.id, reason: undefined } })
+  const cancelled = (job: ClaimedJob, millis: number) =>
+    onOutcome({ job, settlement: { _tag: "Cancelled", id: job.id, reason: undefined }, millis })
 
   const target = () => Math.floor(pace)
   const hasRoom = () => running < concurrency || buffer.length * 2 < target()
@@ -103,23 +109,27 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.flatMap(Effect.exit(Effect.interruptible(runner.attempt(job, pool))), (exit) => {
       running--
       finished++
-      names.delete(job.id)
-      const ended = end(job, exit)
+      const ended = end(job, exit, nowMillis() - (started.get(job.id)?.at ?? nowMillis()))
+      started.delete(job.id)
       fill()
       return ended
     })
 
-  const end = (job: ClaimedJob, exit: Exit.Exit<Ending>): Effect.Effect<void> => {
+  const end = (job: ClaimedJob, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<void> => {
     if (Exit.isSuccess(exit)) {
       const { isRecorded, settlement } = exit.value
-      if (isRecorded !== undefined) return onRecorded({ job, settlement }, isRecorded)
-      onOutcome({ job, settlement })
+      if (isRecorded !== undefined) return onRecorded({ job, settlement, millis }, isRecorded)
+      onOutcome({ job, settlement, millis })
     } else if (cancelling.delete(job.id)) {
-      cancelled(job)
+      cancelled(job, millis)
     } else if (isLost()) {
       return Effect.void
     } else if (!Cause.hasInterruptsOnly(exit.cause)) {
-      onOutcome({ job, settlement: { _tag: "Failed", id: job.id, error: Cause.pretty(exit.cause), retryIn: 0 } })
+      onOutcome({
+        job,
+        settlement: { _tag: "Failed", id: job.id, error: Cause.pretty(exit.cause), retryIn: 0 },
+        millis
+      })
     } else if (isStopping) {
       release(job)
     }
@@ -131,7 +141,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const runner = runners.get(job.task)
     if (runner === undefined) return release(job)
     running++
-    names.set(job.id, job.task)
+    started.set(job.id, { task: job.task, at: nowMillis() })
     onStart(job)
     // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
     fork(job.id, run(job, runner), { uninterruptible: true })
@@ -166,7 +176,9 @@ export const make = Effect.fnUntraced(function*(options: {
       if (isLost()) return
       for (const { job } of buffer) release(job)
       buffer = []
-      yield* Effect.timeoutOption(Effect.raceFirst(FiberMap.awaitEmpty(fibers), lost), shutdownTimeout)
+      const ended = Effect.raceFirst(FiberMap.awaitEmpty(fibers), Effect.raceFirst(lost, hurry))
+      yield* Effect.timeoutOption(ended, shutdownTimeout)
+      if (running > 0 && !isLost()) onInterrupting(running)
       yield* FiberMap.clear(fibers)
     })
   )
@@ -200,16 +212,20 @@ export const make = Effect.fnUntraced(function*(options: {
         const waiting = buffer.find((entry) => entry.job.id === id)
         if (waiting !== undefined) {
           buffer = buffer.filter((entry) => entry !== waiting)
-          return Effect.sync(() => cancelled(waiting.job))
+          return Effect.sync(() => cancelled(waiting.job, 0))
         }
         if (!FiberMap.hasUnsafe(fibers, id)) return Effect.void
         cancelling.add(id)
         return Effect.andThen(FiberMap.remove(fibers, id), Effect.sync(() => void cancelling.delete(id)))
       }, { concurrency: "unbounded", discard: true }),
-    holds: (id) => names.has(id) || buffer.some(({ job }) => job.id === id),
+    holds: (id) => started.has(id) || buffer.some(({ job }) => job.id === id),
     maxSleep: () => buffer.length === 0 ? Infinity : maxWaitMillis,
     ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
-    running: () => Array.from(names, ([id, task]) => `${task} ${id}`),
+    running: () => Array.from(started, ([id, { task }]) => `${task} ${id}`),
+    runningFor: (millis) => {
+      const latest = nowMillis() - millis
+      return Array.from(started).flatMap(([id, { at }]) => at <= latest ? [id] : [])
+    },
     isEmpty: () => running === 0 && buffer.length === 0
   }
 })

@@ -13,9 +13,17 @@ import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
-import type { Store } from "../../JobStore.ts"
+import type { Heartbeat, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
-import { WorkerEvent } from "../../WorkerEvent.ts"
+import {
+  DatabaseUnavailable,
+  PoolBlocked,
+  PoolLost,
+  PoolsReleased,
+  PoolStarted,
+  PoolStopped,
+  type WorkerEvent
+} from "../../WorkerEvent.ts"
 
 /** A lease that could not be confirmed for this part of it is lost. */
 const safety = 0.8
@@ -24,7 +32,7 @@ const safety = 0.8
 const farewellTimeout = Duration.seconds(5)
 
 /** Milliseconds that pass whatever becomes of the wall clock. */
-const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+export const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 export interface Lease {
   readonly isLost: () => boolean
@@ -32,6 +40,10 @@ export interface Lease {
   readonly lost: Effect.Effect<void>
   /** Sends the next heartbeat now: it has news. */
   readonly beatNow: Effect.Effect<void>
+  /** Whether the next heartbeat is due within this time, so that a statement that is sent anyway may carry it. */
+  readonly isDueWithin: (millis: number) => boolean
+  /** Takes note of a heartbeat that another statement has carried. */
+  readonly heard: (heartbeat: Heartbeat, sentAt: number) => Effect.Effect<void>
 }
 
 export const acquire = Effect.fnUntraced(function*(options: {
@@ -39,6 +51,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
   readonly store: Store
   readonly lease: Duration.Duration
   readonly heartbeatInterval: Duration.Duration
+  readonly tasks: ReadonlyArray<string>
   readonly publish: (event: WorkerEvent) => void
   /** Tries again for as long as the failure is transient. */
   readonly persist: <A>(effect: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError>
@@ -55,10 +68,12 @@ export const acquire = Effect.fnUntraced(function*(options: {
   readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Lease, KongTaskError, Scope.Scope> {
   const { heartbeatInterval, id, lease, mayHold, onCancelled, onDied, onLost, onReleased, persist, publish } = options
-  const { running, store } = options
+  const { running, store, tasks } = options
   const scope = yield* Effect.scope
   const lost = yield* Deferred.make<void>()
   const leaseMillis = Duration.toMillis(lease)
+  const heartbeatMillis = Duration.toMillis(heartbeatInterval)
+  const clock = yield* Clock.Clock
   let isLost = false
 
   // Interruptible: a row that was written all the same is that of a pool that never claims, and soon of a dead one.
@@ -74,18 +89,19 @@ export const acquire = Effect.fnUntraced(function*(options: {
         Effect.catch((error) =>
           Effect.logWarning("The pool could not be deregistered; others will release it after its lease.", error)
         ),
-        Effect.andThen(Effect.sync(() => publish(WorkerEvent.PoolStopped({ pool: id }))))
+        Effect.andThen(Effect.sync(() => publish(new PoolStopped({ pool: id }))))
       ),
     { interruptible: true }
   )
   let confirmedAt = yield* monotonicMillis
-  publish(WorkerEvent.PoolStarted({ pool: id }))
+  let beatAt = confirmedAt
+  publish(new PoolStarted({ pool: id, tasks }))
 
   const lose = (reason: string) =>
     Effect.suspend(() => {
       if (isLost) return Effect.void
       isLost = true
-      publish(WorkerEvent.PoolLost({ pool: id, reason }))
+      publish(new PoolLost({ pool: id, reason }))
       return Effect.andThen(Deferred.succeed(lost, undefined), onLost)
     })
 
@@ -98,29 +114,33 @@ export const acquire = Effect.fnUntraced(function*(options: {
       yield* Effect.logWarning(
         `Released ${recovery.released} and failed ${recovery.failed} jobs of dead pools: ${recovery.pools.join(", ")}`
       )
-      publish(WorkerEvent.PoolsReleased({ pool: id, recovery }))
+      publish(new PoolsReleased({ pool: id, recovery }))
       yield* onReleased
     }).pipe(
-      Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))),
+      Effect.catch((error) => Effect.sync(() => publish(new DatabaseUnavailable({ pool: id, error })))),
       Effect.ensuring(Effect.sync(() => {
         isReleasing = false
       }))
     )
 
-  const beat = Effect.gen(function*() {
-    const sentAt = yield* monotonicMillis
-    const heartbeat = yield* Effect.timeoutOption(store.heartbeat(id), heartbeatInterval)
-    if (Option.isNone(heartbeat)) return
-    const { cancelled, deadPools, isAlive } = heartbeat.value
+  const heard = Effect.fnUntraced(function*({ cancelled, deadPools, isAlive }: Heartbeat, sentAt: number) {
     if (!isAlive) return yield* lose("another pool declared it dead")
-    confirmedAt = sentAt
+    confirmedAt = Math.max(confirmedAt, sentAt)
+    beatAt = Math.max(beatAt, sentAt)
     if (cancelled.length > 0) yield* onCancelled(cancelled)
     if (deadPools.length > 0 && !isReleasing) {
       isReleasing = true
       yield* Effect.forkIn(releaseDead(deadPools), scope)
     }
+  })
+
+  const beat = Effect.gen(function*() {
+    const sentAt = yield* monotonicMillis
+    beatAt = sentAt
+    const heartbeat = yield* Effect.timeoutOption(store.heartbeat(id), heartbeatInterval)
+    if (Option.isSome(heartbeat)) yield* heard(heartbeat.value, sentAt)
   }).pipe(
-    Effect.catch((error) => Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error }))))
+    Effect.catch((error) => Effect.sync(() => publish(new DatabaseUnavailable({ pool: id, error }))))
   )
 
   // On its own clock, whatever a heartbeat is waiting for.
@@ -134,12 +154,12 @@ export const acquire = Effect.fnUntraced(function*(options: {
 
   const poke = yield* Latch.make(false)
 
-  // A beat that comes far too late means that the event loop was blocked, and with it everything that keeps the lease.
-  const watchedBeat = Effect.gen(function*() {
+  // A sleep that ends far too late means that the event loop was blocked, and with it everything that keeps the lease.
+  const watchedSleep = Effect.fnUntraced(function*(millis: number) {
     const asleepAt = yield* monotonicMillis
-    yield* Effect.timeoutOption(poke.await, heartbeatInterval)
+    const poked = Option.isSome(yield* Effect.timeoutOption(poke.await, Duration.millis(millis)))
     poke.closeUnsafe()
-    const late = (yield* monotonicMillis) - asleepAt - Duration.toMillis(heartbeatInterval)
+    const late = (yield* monotonicMillis) - asleepAt - millis
     if (late > leaseMillis / 4) {
       const blocked = Duration.format(Duration.millis(Math.round(late)))
       yield* Effect.logWarning(
@@ -147,11 +167,24 @@ export const acquire = Effect.fnUntraced(function*(options: {
           running().join(", ") || "nothing"
         }.`
       )
-      publish(WorkerEvent.PoolBlocked({ pool: id, blocked: Duration.millis(late) }))
+      publish(new PoolBlocked({ pool: id, blocked: Duration.millis(late) }))
     }
-    yield* beat
+    return poked
+  })
+
+  const watchedBeat = Effect.gen(function*() {
+    while (true) {
+      const left = beatAt + heartbeatMillis - (yield* monotonicMillis)
+      if (left <= 0 || (yield* watchedSleep(left))) return yield* beat
+    }
   })
   yield* Effect.forkScoped(Effect.onError(Effect.forever(watchedBeat), onDied))
   yield* Effect.forkScoped(Effect.onError(watch, onDied))
-  return { isLost: () => isLost, lost: Deferred.await(lost), beatNow: Effect.asVoid(poke.open) }
+  return {
+    isLost: () => isLost,
+    lost: Deferred.await(lost),
+    beatNow: Effect.asVoid(poke.open),
+    isDueWithin: (millis) => beatAt + heartbeatMillis - Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000 <= millis,
+    heard
+  }
 })

@@ -16,10 +16,12 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { JobId } from "../../Job.ts"
-import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
-import { ConnectionFailed, KongTaskError } from "../../KongTaskError.ts"
-import { WorkerEvent } from "../../WorkerEvent.ts"
+import type { Store } from "../../JobStore.ts"
+import type { KongTaskError } from "../../KongTaskError.ts"
+import * as WorkerEvent from "../../WorkerEvent.ts"
+import { answeredWithin } from "../deadline.ts"
 import type { Runner } from "./attempt.ts"
+import * as Housekeeping from "./housekeeping.ts"
 import * as Jobs from "./jobs.ts"
 import * as Lease from "./lease.ts"
 import * as Settler from "./settler.ts"
@@ -42,14 +44,16 @@ export interface PoolOptions {
   readonly forbiddenFlags: Effect.Effect<ReadonlyArray<string>, KongTaskError>
   /** Stop when nothing is left to claim. */
   readonly once: boolean
-  readonly publish: (event: WorkerEvent) => void
+  /** Cuts short the time that handlers have to end at the shutdown. */
+  readonly hurry: Effect.Effect<void>
+  readonly publish: (event: WorkerEvent.WorkerEvent) => void
 }
 
 /** Why a pool ended by itself. */
 export type End =
-  | { readonly _tag: "Drained"; readonly completed: number; readonly failed: number }
+  | "Drained"
   /** The pool is dead to the others: its handlers were interrupted, its id must not be used again. */
-  | { readonly _tag: "Lost" }
+  | "Lost"
 
 /** How long a claim waits before it looks again for jobs that others were claiming. */
 const contendedMillis = 50
@@ -57,20 +61,24 @@ const contendedMillis = 50
 /** However short the handlers' time, what they have done is worth some seconds to record. */
 const minFlushTimeout = Duration.seconds(5)
 
+/** Polls are that much longer apart at most: many workers that were started together do not stay so. */
+const maxJitter = 1.2
+
 const transientBackoff = Schedule.exponential("100 millis").pipe(
   (schedule) => Schedule.min([schedule, Schedule.spaced("5 seconds")]),
   Schedule.jittered
 )
 
+const retryingWhileTransient = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
+  Effect.retry(effect, { while: (error) => error.isTransient, schedule: transientBackoff })
+
 export const run = Effect.fnUntraced(function*(
-  { forbiddenFlags, id, once, publish, runners, settings, store }: PoolOptions
+  { forbiddenFlags, hurry, id, once, publish, runners, settings, store }: PoolOptions
 ): Effect.fn.Return<End, KongTaskError, Scope.Scope> {
   const scope = yield* Effect.scope
   const tasks = [...runners.keys()]
   const wake = yield* Latch.make(false)
   const ended = yield* Deferred.make<End, KongTaskError>()
-  let completed = 0
-  let failed = 0
   // A claim that failed may have been committed all the same, or may be yet, and leave jobs that nobody runs; a job that
   // was taken away may leave its queue. Then the next claim, and the end, look for what the pool holds unknowingly.
   let isInDoubt = false
@@ -85,30 +93,17 @@ export const run = Effect.fnUntraced(function*(
   let cancel: Jobs.Jobs["cancel"] = () => Effect.void
 
   const unavailable = (error: KongTaskError) =>
-    Effect.sync(() => publish(WorkerEvent.DatabaseUnavailable({ pool: id, error })))
+    Effect.sync(() => publish(new WorkerEvent.DatabaseUnavailable({ pool: id, error })))
 
   /** Tries again for as long as the database is away. */
   const retrying = <A>(effect: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
-    effect.pipe(
-      Effect.tapError(unavailable),
-      Effect.retry({ while: (error) => error.isTransient, schedule: transientBackoff })
-    )
+    retryingWhileTransient(Effect.tapError(effect, unavailable))
 
   // A connection that is half open answers nothing for a quarter of an hour; half a lease is long enough to wait.
   const deadline = Duration.divideUnsafe(settings.lease, 2)
-  const unanswered = Effect.suspend(() =>
-    Effect.fail(
-      new KongTaskError({
-        reason: new ConnectionFailed({
-          detail: `no answer within ${Duration.format(deadline)}`,
-          cause: new Error("The statement was given up")
-        })
-      })
-    )
+  const answered: <A>(statement: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError> = answeredWithin(
+    deadline
   )
-
-  const answered = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
-    Effect.timeoutOrElse(statement, { duration: deadline, orElse: () => unanswered })
 
   /** One statement: given up when it gets no answer, and tried again for as long as the database is away. */
   const persist = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
@@ -116,27 +111,28 @@ export const run = Effect.fnUntraced(function*(
 
   const onDied = (cause: Cause.Cause<never>) => Deferred.failCause(ended, cause)
 
-  const { beatNow, isLost, lost } = yield* Lease.acquire({
+  const lease = yield* Lease.acquire({
     id,
     store,
+    tasks,
     lease: settings.lease,
     heartbeatInterval: settings.heartbeatInterval,
     publish,
     persist,
     mayHold: () => wasInDoubt || hasUnsettled(),
     onDied,
-    onLost: Effect.asVoid(Deferred.succeed(ended, { _tag: "Lost" })),
+    onLost: Effect.asVoid(Deferred.succeed<End, KongTaskError>(ended, "Lost")),
     running: () => running(),
     // A handler's finalizers may take their time; the heartbeat does not wait for them.
     onCancelled: (ids) => Effect.asVoid(Effect.forkIn(Effect.suspend(() => cancel(ids)), scope)),
     onReleased: Effect.asVoid(wake.open)
   })
+  const { isLost, lost } = lease
 
-  const onSettled = ({ job, settlement }: Settler.Outcome, isRecorded: boolean) =>
+  const onSettled = (outcome: Settler.Outcome, isRecorded: boolean) =>
     Effect.suspend(() => {
-      publish(settledEvent(id, job, settlement, isRecorded))
-      if (settlement._tag === "Completed") completed++
-      else if (settlement._tag === "Failed" && settlement.retryIn === undefined) failed++
+      const { job, settlement } = outcome
+      publish(settledEvent(id, outcome, isRecorded))
       // A retry may be due before anything else; the next job of a queue is due now.
       const isNews = once || settlement._tag === "Failed" || settlement._tag === "Snoozed" ||
         job.queueName !== undefined
@@ -168,32 +164,55 @@ export const run = Effect.fnUntraced(function*(
     runners,
     isLost,
     lost,
-    onStart: (job) => publish(WorkerEvent.JobStarted({ pool: id, job })),
+    onStart: (job) => publish(new WorkerEvent.JobStarted({ pool: id, job })),
     pool: id,
     onOutcome: settler.offer,
     onRecorded: (outcome, isRecorded) => Effect.asVoid(onSettled(outcome, isRecorded)),
-    onStopping: (running) => publish(WorkerEvent.PoolStopping({ pool: id, running }))
+    onStopping: (running) => publish(new WorkerEvent.PoolStopping({ pool: id, running })),
+    onInterrupting: (running) => publish(new WorkerEvent.PoolInterrupting({ pool: id, running })),
+    hurry
   })
 
   holds = jobs.holds
   running = jobs.running
   cancel = jobs.cancel
 
+  yield* Effect.forkScoped(Housekeeping.run({
+    id,
+    store,
+    lease: settings.lease,
+    answered,
+    runningLong: () => jobs.runningFor(Housekeeping.longMillis),
+    publish,
+    onReleased: Effect.asVoid(wake.open),
+    onUnavailable: unavailable
+  }))
+
   // While nobody listens, polling goes on.
   if (settings.listen && store.capabilities.notifications) {
-    yield* store.notifications.pipe(
-      Stream.runForEach((announcement) => {
-        if (announcement._tag === "CancellationRequested") return announcement.pool === id ? beatNow : Effect.void
-        if (announcement._tag === "Listening") publish(WorkerEvent.PoolListening({ pool: id }))
+    let attempt = 0
+    yield* Effect.suspend(() => {
+      publish(new WorkerEvent.ListenConnecting({ pool: id, attempt: ++attempt }))
+      return Stream.runForEach(store.notifications, (announcement) => {
+        if (announcement._tag === "CancellationRequested") {
+          return announcement.pool === id ? lease.beatNow : Effect.void
+        }
+        if (announcement._tag === "Listening") {
+          attempt = 0
+          publish(new WorkerEvent.PoolListening({ pool: id }))
+        }
         return wake.open
-      }),
-      retrying,
+      })
+    }).pipe(
+      Effect.tapError((error) => Effect.sync(() => publish(new WorkerEvent.ListenFailed({ pool: id, error })))),
+      retryingWhileTransient,
       Effect.catch((error) => Effect.logWarning("No notifications from this database; polling only.", error)),
       Effect.forkScoped
     )
   }
 
-  const claim = (forbiddenFlags: ReadonlyArray<string>) =>
+  const pollMillis = Duration.toMillis(settings.pollInterval)
+  const claim = (forbiddenFlags: ReadonlyArray<string>, wasIdle: boolean) =>
     Effect.gen(function*() {
       if (isInDoubt) {
         yield* answered(store.releaseUnknown(id, [...jobs.ids(), ...settler.unsettled()]))
@@ -201,8 +220,13 @@ export const run = Effect.fnUntraced(function*(
       }
       wake.closeUnsafe()
       const wanted = jobs.wanted()
-      const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, ...wanted }))
+      // An idle pool sends one statement a poll interval, its heartbeats included.
+      const beat = wasIdle && lease.isDueWithin(pollMillis * maxJitter)
+      const sentAt = yield* Lease.monotonicMillis
+      publish(new WorkerEvent.ClaimStarted({ pool: id, limit: wanted.limit }))
+      const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, beat, ...wanted }))
       yield* jobs.accept(claimed.jobs)
+      if (claimed.heartbeat !== undefined) yield* lease.heard(claimed.heartbeat, sentAt)
       return { ...claimed, start: wanted.start }
     }).pipe(
       Effect.tapCause(() => doubt),
@@ -214,11 +238,11 @@ export const run = Effect.fnUntraced(function*(
 
   let contendedInARow = 0
   const idle = Effect.fnUntraced(function*(contended: boolean, nextDueIn: number | undefined) {
-    publish(WorkerEvent.PoolIdle({ pool: id }))
-    const jitter = 0.9 + 0.2 * (yield* Random.next)
+    publish(new WorkerEvent.PoolIdle({ pool: id }))
+    const jitter = 1 + (maxJitter - 1) * (yield* Random.next)
     contendedInARow = contended ? contendedInARow + 1 : 0
     const wait = Math.min(
-      Duration.toMillis(settings.pollInterval) * jitter,
+      pollMillis * jitter,
       contended ? contendedMillis * 2 ** (contendedInARow - 1) * jitter : nextDueIn ?? Infinity,
       jobs.maxSleep()
     )
@@ -226,13 +250,16 @@ export const run = Effect.fnUntraced(function*(
   })
 
   yield* Effect.gen(function*() {
+    let wasIdle = false
     while (true) {
       yield* jobs.demand
       yield* settler.keptUp
       const flags = yield* forbiddenFlags
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
-      const { contended, jobs: claimed, nextDueIn, start } = yield* claim(flags)
+      const { contended, jobs: claimed, nextDueIn, start } = yield* claim(flags, wasIdle)
+      wasIdle = false
       if (claimed.length > 0) {
+        publish(new WorkerEvent.JobsClaimed({ pool: id, count: claimed.length }))
         contendedInARow = 0
         continue
       }
@@ -241,8 +268,9 @@ export const run = Effect.fnUntraced(function*(
         yield* jobs.pausePrefetch
         continue
       }
-      if (wasDrained && !contended) return yield* Deferred.succeed(ended, { _tag: "Drained", completed, failed })
+      if (wasDrained && !contended) return yield* Deferred.succeed<End, KongTaskError>(ended, "Drained")
       yield* idle(contended, nextDueIn)
+      wasIdle = true
     }
   }).pipe(
     Effect.onError((cause) => Deferred.failCause(ended, cause)),
@@ -252,21 +280,27 @@ export const run = Effect.fnUntraced(function*(
   return yield* Deferred.await(ended)
 })
 
-const settledEvent = (pool: string, job: ClaimedJob, settlement: Settlement, isRecorded: boolean): WorkerEvent => {
-  if (!isRecorded) return WorkerEvent.JobLost({ pool, job })
+const settledEvent = (
+  pool: string,
+  { job, millis, settlement }: Settler.Outcome,
+  isRecorded: boolean
+): WorkerEvent.WorkerEvent => {
+  if (!isRecorded) return new WorkerEvent.JobLost({ pool, job })
+  const duration = Duration.millis(millis)
   switch (settlement._tag) {
     case "Completed":
-      return WorkerEvent.JobCompleted({ pool, job })
+      return new WorkerEvent.JobCompleted({ pool, job, duration })
     case "Cancelled":
-      return WorkerEvent.JobCancelled({ pool, job, reason: settlement.reason })
+      return new WorkerEvent.JobCancelled({ pool, job, duration, reason: settlement.reason })
     case "Snoozed":
-      return WorkerEvent.JobSnoozed({ pool, job, delay: Duration.millis(settlement.delay) })
+      return new WorkerEvent.JobSnoozed({ pool, job, duration, delay: Duration.millis(settlement.delay) })
     case "Released":
-      return WorkerEvent.JobReleased({ pool, job })
+      return new WorkerEvent.JobReleased({ pool, job })
     case "Failed":
-      return WorkerEvent.JobFailed({
+      return new WorkerEvent.JobFailed({
         pool,
         job,
+        duration,
         error: settlement.error,
         retryIn: settlement.retryIn === undefined ? undefined : Duration.millis(settlement.retryIn)
       })

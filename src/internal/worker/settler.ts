@@ -15,6 +15,7 @@ import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
+import { isUnanswered } from "../deadline.ts"
 
 /** The largest settle statement; beyond it a larger one saves nothing. */
 const maxBatch = 500
@@ -22,6 +23,8 @@ const maxBatch = 500
 export interface Outcome {
   readonly job: ClaimedJob
   readonly settlement: Settlement
+  /** How long the attempt took, in milliseconds. */
+  readonly millis: number
 }
 
 export interface Settler {
@@ -53,8 +56,8 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly onSettled: (outcome: Outcome, isRecorded: boolean) => Effect.Effect<void>
   readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Settler, never, Scope.Scope> {
-  const { answered, exclusively, flushTimeout, isHeldAgain, isLost, onDied, onSettled, onUnavailable, pool, store } =
-    options
+  const { answered, exclusively, flushTimeout, isHeldAgain, isLost, onDied, onSettled } = options
+  const { onUnavailable, pool, store } = options
   const queue = yield* Queue.make<Outcome, Cause.Done>()
   const keptUp = yield* Latch.make(true)
   const unsettled = new Map<JobId, number>()
@@ -95,8 +98,8 @@ export const make = Effect.fnUntraced(function*(options: {
       })))
       if (Result.isSuccess(again)) return yield* tell(outcomes, () => true)
       if (!again.failure.isTransient) return yield* isolate(outcomes, again.failure)
-      // One row that somebody has locked keeps all the others waiting.
-      if (outcomes.length > 1 && tries > 0) {
+      // One row that somebody has locked keeps all the others waiting; a database that is away does not.
+      if (outcomes.length > 1 && tries > 0 && isUnanswered(again.failure)) {
         return yield* halves(outcomes, (half) => settleAgain(half, again.failure, 0))
       }
       return yield* settleAgain(outcomes, again.failure, tries + 1)
@@ -116,7 +119,17 @@ export const make = Effect.fnUntraced(function*(options: {
     if (outcomes.length > 1) return halves(outcomes, settle)
     if (only === undefined) return Effect.void
     if (only.settlement._tag === "Failed" && only.settlement.error !== unrecordable) {
-      return settle([{ job: only.job, settlement: { ...only.settlement, error: unrecordable, retryIn: undefined } }])
+      const { attempt } = only.job
+      return settle([{
+        ...only,
+        settlement: {
+          _tag: "Failed",
+          id: only.job.id,
+          error: unrecordable,
+          retryIn: undefined,
+          record: { attempt, tag: "Error", data: undefined }
+        }
+      }])
     }
     forget(only)
     return Effect.andThen(
