@@ -60,6 +60,14 @@ export interface HandlerOptions<E> {
    */
   readonly transactional?: boolean | undefined
   /**
+   * How its jobs are held while they run. `"durable"`: each is claimed by a committed write before its handler starts, so
+   * that a crash is charged to the jobs that ran. `"auto"`: so too, until the handler has proved to take a few
+   * milliseconds at most; then jobs on their first attempt are held by row locks alone, many in one transaction, which is
+   * several times faster. A crash, or a lost connection, then lets up to one such batch run again; see
+   * `docs/performance.md`. Default: `"auto"`.
+   */
+  readonly delivery?: "auto" | "durable" | undefined
+  /**
    * Whether a payload that does not decode is retried like any failure (a newer
    * worker may understand it) or fails the job for good. Default: `"retry"`.
    */

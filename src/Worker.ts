@@ -263,33 +263,37 @@ export class Worker extends Context.Service<Worker, {
       ) {
         const resolved = yield* settings(options)
         const context = yield* Effect.context<Task.ToHandler<T> | R>()
-        const runnerOptions: Attempt.RunnerOptions = {
-          completeWith: store.completeWith,
-          commitTimeout: Duration.divideUnsafe(resolved.lease, 2),
-          hooks: provideHooks(options.hooks ?? {}, context)
-        }
-        const runners = new Map(options.tasks.map((task) => [
-          task.name,
-          Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), runnerOptions)
-        ]))
+        const hooks = provideHooks(options.hooks ?? {}, context)
+        const makeRunners = (workerContext: Context.Context<never>) =>
+          new Map(options.tasks.map((task) => [
+            task.name,
+            Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), {
+              completeWith: store.completeWith,
+              commitTimeout: Duration.divideUnsafe(resolved.lease, 2),
+              hooks,
+              workerContext
+            })
+          ]))
         const forbiddenFlags = yield* makeForbiddenFlags(options)
         const dedicated = yield* store.dedicated
         const summary: Counter = { completed: 0, failed: 0, retried: 0, snoozed: 0, cancelled: 0, lost: 0 }
         while (true) {
           const id = yield* makePoolId
-          const end = yield* Pool.run({
-            id,
-            store: dedicated,
-            runners,
-            settings: resolved,
-            forbiddenFlags,
-            once,
-            hurry,
-            publish: (event) => {
-              count(summary, event)
-              PubSub.publishUnsafe(events, event)
-            }
-          }).pipe(
+          const end = yield* Effect.contextWith((workerContext: Context.Context<never>) =>
+            Pool.run({
+              id,
+              store: dedicated,
+              runners: makeRunners(workerContext),
+              settings: resolved,
+              forbiddenFlags,
+              once,
+              hurry,
+              publish: (event) => {
+                count(summary, event)
+                PubSub.publishUnsafe(events, event)
+              }
+            })
+          ).pipe(
             Effect.annotateLogs({ pool: id }),
             Effect.scoped
           )

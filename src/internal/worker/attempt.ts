@@ -2,12 +2,16 @@
  * One attempt at one job, from the claimed row to its settlement:
  * decode the payload, run the handler, encode the result, decide.
  */
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as References from "effect/References"
 import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
 import * as Job from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import { isKongTaskError } from "../../KongTaskError.ts"
@@ -21,6 +25,12 @@ const maxDelayMillis = Duration.toMillis(Duration.days(365_250))
 /** A registration made ready to run: codecs derived and options resolved once a worker, not once a job. */
 export interface Runner {
   readonly attempt: (job: ClaimedJob, pool: string) => Effect.Effect<Ending>
+  /** How long an attempt may take, in milliseconds; whoever runs it interrupts it then. */
+  readonly timeoutMillis: number
+  /** The end of an attempt that was interrupted for that. */
+  readonly timedOut: (job: ClaimedJob) => Effect.Effect<Ending>
+  /** Whether its jobs may be run in batches that are held by row locks. */
+  readonly mayBatch: boolean
 }
 
 /** How an attempt ended, and whether that still has to be recorded. */
@@ -38,6 +48,8 @@ export interface Hooks {
 }
 
 export interface RunnerOptions {
+  /** The context of the worker's fiber, in which handlers run. */
+  readonly workerContext: Context.Context<never>
   readonly completeWith: Store["completeWith"]
   /** How long the commit of a transactional attempt may take. */
   readonly commitTimeout: Duration.Duration
@@ -46,7 +58,7 @@ export interface RunnerOptions {
 
 export const makeRunner = (
   { context, handler, options, task }: Task.Registration,
-  { commitTimeout, completeWith, hooks }: RunnerOptions
+  { commitTimeout, completeWith, hooks, workerContext }: RunnerOptions
 ): Runner => {
   const decodePayload = task.payloadSchema.ast._tag === "Void"
     ? () => Effect.undefined
@@ -82,28 +94,50 @@ export const makeRunner = (
     if (failures.length > 0) return yield* new Failure.BatchFailed({ entries, failures })
   })
 
-  const run = Effect.fnUntraced(function*(job: ClaimedJob): Effect.fn.Return<void, Failure.AttemptError, any> {
-    const payload = yield* Effect.mapError(decodePayload(job.payload), (error) => new Failure.InvalidPayload({ error }))
-    const handled = Effect.mapError(
-      Effect.suspend(() => handler(payload, job)),
-      (error) => new Failure.HandlerFailed({ error })
+  // A span costs more than all the rest of a short attempt, and without a tracer of the program's nobody sees it.
+  const isTraced = Context.get(workerContext, Tracer.Tracer) !== Context.get(Context.empty(), Tracer.Tracer)
+  const spanName = `kongtask ${task.name}`
+  const base = Context.merge(workerContext, context)
+  const annotations = Context.get(base, References.CurrentLogAnnotations)
+
+  const handle = (job: ClaimedJob): Effect.Effect<void, Failure.AttemptError, any> => {
+    const attempt = Effect.flatMap(
+      Effect.mapError(decodePayload(job.payload), (error) => new Failure.InvalidPayload({ error })),
+      (payload): Effect.Effect<void, Failure.AttemptError, any> => {
+        const handled = Effect.mapError(handler(payload, job), (error) => new Failure.HandlerFailed({ error }))
+        return task.isBatch
+          ? Effect.flatMap(handled, (exits) => checkBatch((payload as ReadonlyArray<unknown>).length, exits))
+          : encodeSuccess === undefined
+          ? handled
+          : Effect.flatMap(handled, checkResult)
+      }
     )
-    const success = yield* Duration.isFinite(timeout)
-      ? Effect.timeoutOrElse(handled, {
-        duration: timeout,
-        orElse: () => Effect.fail(new Failure.TimedOut({ timeout }))
-      })
-      : handled
-    yield* task.isBatch ? checkBatch((payload as ReadonlyArray<unknown>).length, success) : checkResult(success)
-  }, (effect, job) =>
-    effect.pipe(
-      (attempt) => hooks.before === undefined ? attempt : Effect.andThen(hooks.before(job), attempt),
-      (attempt) => hooks.around === undefined ? attempt : hooks.around(attempt, job),
-      Effect.withSpan(`kongtask ${task.name}`, { attributes: { "job.id": job.id, "job.attempt": job.attempt } }),
-      Effect.annotateLogs({ task: task.name, job: job.id, attempt: job.attempt }),
-      Effect.scoped,
-      Effect.provideContext(context)
-    ) as Effect.Effect<void, Failure.AttemptError>)
+    const { around, before } = hooks
+    const hooked = before === undefined ? attempt : Effect.andThen(before(job), attempt)
+    const wrapped = around === undefined ? hooked : around(hooked, job)
+    return isTraced
+      ? Effect.withSpan(wrapped, spanName, { attributes: { "job.id": job.id, "job.attempt": job.attempt } })
+      : wrapped
+  }
+
+  /** The handler with its scope, services and log annotations: what `Effect.scoped` and others do, in one step. */
+  const run = (job: ClaimedJob): Effect.Effect<void, Failure.AttemptError> =>
+    Effect.suspend(() => {
+      const scope = Scope.makeUnsafe()
+      const log = { ...annotations, task: task.name, job: job.id, attempt: job.attempt }
+      return Effect.updateContext(
+        Effect.onExit(
+          Effect.suspend(() => handle(job) as Effect.Effect<void, Failure.AttemptError>),
+          (exit) => Scope.closeUnsafe(scope, exit) ?? Effect.void
+        ),
+        (current: Context.Context<never>): Context.Context<never> =>
+          // The transaction is in the context that it was begun in.
+          (isTransactional ? Context.merge(current, context) : base).pipe(
+            Context.add(Scope.Scope, scope),
+            Context.add(References.CurrentLogAnnotations, log)
+          )
+      )
+    })
 
   const ask = (job: ClaimedJob, error: unknown): Effect.Effect<Retry.Decision> =>
     Effect.suspend(() => policy({ error, attempt: job.attempt, maxAttempts: job.maxAttempts })).pipe(
@@ -153,31 +187,39 @@ export const makeRunner = (
     }
   })
 
-  const attempt = Effect.fnUntraced(function*(job: ClaimedJob, pool: string): Effect.fn.Return<Ending> {
-    const exit = yield* Effect.exit<boolean | undefined, Failure.AttemptError, never>(
-      isTransactional
-        ? completeWith(pool, job.id, run(job), commitTimeout).pipe(
-          Effect.map(Option.isSome),
-          Effect.catchIf(isKongTaskError, (error) => Effect.fail(new Failure.TransactionFailed({ error })))
-        )
-        : Effect.as(run(job), undefined)
-    )
-    return Exit.isSuccess(exit)
-      ? { settlement: { _tag: "Completed", id: job.id }, isRecorded: exit.value }
-      : { settlement: yield* failed(job, exit.cause) }
-  })
+  const succeeded = (job: ClaimedJob): Ending => ({ settlement: { _tag: "Completed", id: job.id } })
+  const hasFailed = (job: ClaimedJob, cause: Cause.Cause<Failure.AttemptError>): Effect.Effect<Ending> =>
+    Effect.map(failed(job, cause), (settlement) => ({ settlement }))
+
+  const attempt = (job: ClaimedJob, pool: string): Effect.Effect<Ending> =>
+    isTransactional
+      ? completeWith(pool, job.id, run(job), commitTimeout).pipe(
+        Effect.catchIf(isKongTaskError, (error) => Effect.fail(new Failure.TransactionFailed({ error }))),
+        Effect.matchCauseEffect({
+          onFailure: (cause) => hasFailed(job, cause),
+          onSuccess: (value) => Effect.succeed({ ...succeeded(job), isRecorded: Option.isSome(value) })
+        })
+      )
+      : Effect.matchCauseEffect(run(job), {
+        onFailure: (cause) => hasFailed(job, cause),
+        onSuccess: () => Effect.succeed(succeeded(job))
+      })
 
   const { after } = hooks
-  if (after === undefined) return { attempt }
+  const told = (job: ClaimedJob, ending: Effect.Effect<Ending>): Effect.Effect<Ending> =>
+    after === undefined ? ending : Effect.tap(ending, ({ settlement }) => {
+      const outcome = outcomeOf(settlement)
+      return outcome === undefined ? Effect.void : Effect.catchCause(
+        Effect.suspend(() => after(job, outcome)),
+        (cause) => Effect.logError(`The hook after job ${job.id} died.`, cause)
+      )
+    })
+
   return {
-    attempt: (job, pool) =>
-      Effect.tap(attempt(job, pool), ({ settlement }) => {
-        const outcome = outcomeOf(settlement)
-        return outcome === undefined ? Effect.void : Effect.catchCause(
-          Effect.suspend(() => after(job, outcome)),
-          (cause) => Effect.logError(`The hook after job ${job.id} died.`, cause)
-        )
-      })
+    attempt: (job, pool) => told(job, attempt(job, pool)),
+    timeoutMillis: Duration.toMillis(timeout),
+    timedOut: (job) => told(job, Effect.suspend(() => hasFailed(job, Cause.fail(new Failure.TimedOut({ timeout }))))),
+    mayBatch: !isTransactional && options.delivery !== "durable"
   }
 }
 

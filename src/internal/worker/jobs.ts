@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob } from "../../JobStore.ts"
@@ -25,6 +26,9 @@ const maxPrefetch = 500
 
 /** How long a job may wait in the buffer before it goes back. */
 const maxWaitMillis = 500
+
+/** Timers are set anew at least this often. */
+const maxWatchMillis = 3_600_000
 
 export interface Jobs {
   /** How many jobs the next claim should ask for, and how many of them could start at once. */
@@ -91,9 +95,31 @@ export const make = Effect.fnUntraced(function*(options: {
     measuredAt = now
   }
 
-  const started = new Map<JobId, { readonly task: string; readonly at: number }>()
+  const started = new Map<JobId, { readonly task: string; readonly at: number; readonly deadline: number }>()
   const fibers = yield* FiberMap.make<JobId, void, never>()
   const fork = yield* FiberMap.runtime(fibers)<never>()
+
+  // One watch for all timeouts: a timer and a fiber for each attempt would cost more than many an attempt itself.
+  let nextDeadline = Infinity
+  const hasEarlier = yield* Latch.make(false)
+  const outliving = new Set<JobId>()
+  yield* Effect.gen(function*() {
+    while (true) {
+      const wait = nextDeadline - nowMillis()
+      if (wait > 0) yield* Effect.timeoutOption(hasEarlier.await, Duration.millis(Math.min(wait, maxWatchMillis)))
+      hasEarlier.closeUnsafe()
+      const now = nowMillis()
+      nextDeadline = Infinity
+      for (const [id, { deadline }] of started) {
+        if (deadline > now) {
+          nextDeadline = Math.min(nextDeadline, deadline)
+        } else if (!outliving.has(id)) {
+          outliving.add(id)
+          Option.map(FiberMap.getUnsafe(fibers, id), (fiber) => fiber.interruptUnsafe())
+        }
+      }
+    }
+  }).pipe(Effect.forkScoped)
 
   const release = (job: ClaimedJob) =>
     onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt }, millis: 0 })
@@ -109,17 +135,24 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.flatMap(Effect.exit(Effect.interruptible(runner.attempt(job, pool))), (exit) => {
       running--
       finished++
-      const ended = end(job, exit, nowMillis() - (started.get(job.id)?.at ?? nowMillis()))
+      const ended = end(job, runner, exit, nowMillis() - (started.get(job.id)?.at ?? nowMillis()))
       started.delete(job.id)
       fill()
       return ended
     })
 
-  const end = (job: ClaimedJob, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<void> => {
+  const finish = (job: ClaimedJob, { isRecorded, settlement }: Ending, millis: number): Effect.Effect<void> => {
+    if (isRecorded !== undefined) return onRecorded({ job, settlement, millis }, isRecorded)
+    onOutcome({ job, settlement, millis })
+    return Effect.void
+  }
+
+  const end = (job: ClaimedJob, runner: Runner, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<void> => {
+    const isLate = outliving.delete(job.id)
     if (Exit.isSuccess(exit)) {
-      const { isRecorded, settlement } = exit.value
-      if (isRecorded !== undefined) return onRecorded({ job, settlement, millis }, isRecorded)
-      onOutcome({ job, settlement, millis })
+      return finish(job, exit.value, millis)
+    } else if (isLate) {
+      return Effect.flatMap(runner.timedOut(job), (ending) => finish(job, ending, millis))
     } else if (cancelling.delete(job.id)) {
       cancelled(job, millis)
     } else if (isLost()) {
@@ -141,7 +174,13 @@ export const make = Effect.fnUntraced(function*(options: {
     const runner = runners.get(job.task)
     if (runner === undefined) return release(job)
     running++
-    started.set(job.id, { task: job.task, at: nowMillis() })
+    const at = nowMillis()
+    const deadline = at + runner.timeoutMillis
+    started.set(job.id, { task: job.task, at, deadline })
+    if (deadline < nextDeadline) {
+      nextDeadline = deadline
+      hasEarlier.openUnsafe()
+    }
     onStart(job)
     // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
     fork(job.id, run(job, runner), { uninterruptible: true })
