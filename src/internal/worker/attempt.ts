@@ -125,17 +125,15 @@ export const makeRunner = (
     Effect.suspend(() => {
       const scope = Scope.makeUnsafe()
       const log = { ...annotations, task: task.name, job: job.id, attempt: job.attempt }
-      return Effect.updateContext(
-        Effect.onExit(
-          Effect.suspend(() => handle(job) as Effect.Effect<void, Failure.AttemptError>),
-          (exit) => Scope.closeUnsafe(scope, exit) ?? Effect.void
-        ),
-        (current: Context.Context<never>): Context.Context<never> =>
+      const attempt = Effect.suspend(() => handle(job)) as Effect.Effect<void, Failure.AttemptError>
+      return Effect.updateContext<void, Failure.AttemptError, never, never>(
+        Effect.onExit(attempt, (exit) => Scope.closeUnsafe(scope, exit) ?? Effect.void),
+        (current) =>
           // The transaction is in the context that it was begun in.
           (isTransactional ? Context.merge(current, context) : base).pipe(
             Context.add(Scope.Scope, scope),
             Context.add(References.CurrentLogAnnotations, log)
-          )
+          ) as Context.Context<never>
       )
     })
 
