@@ -116,6 +116,16 @@ export const queues = (it: It) => {
       assert.deepStrictEqual((yield* other.claim({ pool: otherPool, tasks: [task], limit: 5 })).jobs, [])
     }))
 
+  it.effect("are freed with a job that their holder did not know, whichever jobs of theirs wait", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const queueName = unique("queue")
+      const waiting = yield* store.add(spec(task, { queueName }))
+      const unknown = yield* running(store, pool, task, { queueName, priority: -1 })
+      yield* store.releaseUnknown(pool, [waiting.id])
+      assert.deepStrictEqual(ids((yield* store.claim({ pool, tasks: [task], limit: 5 })).jobs), [unknown.id])
+    }))
+
   it.effect("never run two jobs at once, and lose none, with several claiming and settling", () =>
     Effect.gen(function*() {
       const { other, store, task } = yield* scene

@@ -223,7 +223,7 @@ export const make = (schema: string) => ({
       set locked_by = null, locked_at = null
       where locked_by = $1::text and id <> all (array(
         select job_queue_id from ${schema}._private_jobs
-        where id = any ($2::text[]::int8[]) and job_queue_id is not null
+        where id = any ($2::text[]::int8[]) and locked_by = $1::text and job_queue_id is not null
       ))
     )
     select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)::text as announced
