@@ -76,7 +76,8 @@ const services = (
       return store
     })
   )
-  return Layer.mergeAll(Queue.Queue.layer(options), Worker.Worker.layer).pipe(
+  // A worker that is shared with another call's services would run that one's jobs.
+  return Layer.mergeAll(Queue.Queue.layer(options), Layer.fresh(Worker.Worker.layer)).pipe(
     Layer.provide(store),
     Layer.provideMerge(Migrator.Migrator.layer({ ...options, schema }))
   )
@@ -106,6 +107,11 @@ export const layer = (options?: Options): Layer.Layer<Services, KongTaskError, P
 
 /**
  * `KongTask.layer` with its defaults.
+ *
+ * **Gotchas**
+ *
+ * It is one layer, and built once where a program provides it several times. For a second database in the same program
+ * call `KongTask.layer()`.
  *
  * @category layers
  * @since 0.1.0
