@@ -257,6 +257,11 @@ export const make = (schema: string) => ({
    */
   deregisterPool: `delete from ${schema}._private_kongtask_pools where id = $1::text`,
 
+  /** Ends the session that it runs in, if that one will stay read-only; one on a standby may write after its promotion. */
+  endReadOnly: `
+    select pg_terminate_backend(pg_backend_pid()) as ended
+    where current_setting('default_transaction_read_only')::bool and not pg_is_in_recovery()`,
+
   /** $1 ids, or null for all pools, dead or not. Waits for their claims in flight. */
   buryPools: `
     delete from ${schema}._private_kongtask_pools

@@ -122,14 +122,21 @@ const CurrentTransaction = Context.Reference<unknown>("effect/sql/CurrentTransac
   defaultValue: () => undefined
 })
 
-const makeStore = (client: PgClient.PgClient, schema: string): Store => {
+const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = false): Store => {
   const sql = client.withoutTransforms()
   const statements = Statements.make(quoteIdentifier(schema))
 
   const failure = (operation: string) => fromSqlError(operation, schema)
 
+  // A session that began while its database was read-only stays so for good. A worker's own make room for new ones.
+  const endReadOnly = Effect.ignore(sql.unsafe(statements.endReadOnly))
+  const isReadOnly = (error: SqlError) => isDedicated && sqlState(error) === "25006"
+
   const run = <Row extends object>(operation: string, text: string, params: ReadonlyArray<unknown>) =>
-    Effect.mapError(sql.unsafe<Row>(text, params), failure(operation))
+    sql.unsafe<Row>(text, params).pipe(
+      Effect.tapError((error) => isReadOnly(error) ? endReadOnly : Effect.void),
+      Effect.mapError(failure(operation))
+    )
 
   /** A write inside another client's transaction would silently be none of it. */
   const joinsOnlyOwn = <A, E, R>(write: Effect.Effect<A, E, R>): Effect.Effect<A, E | KongTaskError, R> =>
@@ -348,7 +355,7 @@ const makeStore = (client: PgClient.PgClient, schema: string): Store => {
     ),
     dedicated: Effect.map(
       Effect.mapError(derive(client, dedicatedConnections), failure("connect")),
-      (dedicated) => makeStore(dedicated, schema)
+      (dedicated) => makeStore(dedicated, schema, true)
     )
   }
 }
