@@ -2,8 +2,9 @@
  * Defects of go-jobqueue (0.7.0), by their numbers in docs/lineage.md: each test
  * fails where the defect is.
  */
+import { PgClient } from "@effect/sql-pg"
 import { describe, expect, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Fiber, Latch, Layer, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Latch, Layer, Queue as Buffer, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { KongTask, Queue, Retry, Worker, type WorkerEvent } from "kongtask"
 import { Act } from "../fixtures/act.ts"
@@ -321,5 +322,17 @@ describe("what is kept, and what comes by itself", () => {
       const { retryIn } = yield* events.next("JobFailed")
       expect(Duration.toMillis(retryIn!)).toBeGreaterThan(2_400)
       expect(Duration.toMillis(retryIn!)).toBeLessThan(3_000)
+    }))
+
+  test("go-jobqueue 15: adding many jobs notifies once", () =>
+    Effect.gen(function*() {
+      const sql = yield* PgClient.PgClient
+      const heard = yield* sql.listen("jobs:insert")
+      yield* Queue.addMany(steps(1_000))
+      yield* Queue.add(Step, { n: -1 })
+      const counts = [yield* Buffer.take(heard), yield* Buffer.take(heard)].map(({ payload }) =>
+        (JSON.parse(payload) as { readonly count: number }).count
+      )
+      expect(counts).toEqual([1_000, 1])
     }))
 })

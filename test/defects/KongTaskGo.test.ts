@@ -33,6 +33,27 @@ const done = Step.toLayer(() => Effect.void)
 
 const steps = (count: number) => Array.from({ length: count }, (_, n) => Step.request({ n }))
 
+/** A part of a program, with a queue of its own: adds a job, and says which ones its worker ran. */
+interface Part {
+  readonly add: (n: number) => Effect.Effect<unknown, unknown>
+  readonly run: Effect.Effect<ReadonlyArray<number>, unknown>
+}
+class One extends Context.Service<One, Part>()("test/One") {}
+class Two extends Context.Service<Two, Part>()("test/Two") {}
+
+const part = <I>(key: Context.Service<I, Part>, schema: string) =>
+  Layer.effect(
+    key,
+    Effect.gen(function*() {
+      const queue = yield* Queue.Queue
+      const worker = yield* Worker.Worker
+      const ran: Array<number> = []
+      const handler = Step.toLayer(({ n }) => Effect.sync(() => void ran.push(n)))
+      const run = Effect.provide(worker.runOnce({ ...unpolled, tasks: [Step] }), handler)
+      return { add: (n: number) => queue.add(Step, { n }), run: Effect.as(run, ran) }
+    })
+  ).pipe(Layer.provide(KongTask.layer({ schema })))
+
 /** What would listen to a signal of the process beside what listened before. */
 const listenersSince = (before: ReadonlyArray<Function>) =>
   process.listeners("SIGTERM").filter((listener) => !before.includes(listener))
@@ -289,6 +310,19 @@ describe("options", () => {
       expect(two.lines.filter((line) => /one 1|two 2/.test(line))).toHaveLength(1)
       expect(one.lines.join()).toContain("one 1")
     }).pipe(Effect.scoped, Effect.provide(Database.layer({ migrated: false }))))
+
+  it.live("KongTask 11: two queues that one program builds together have a worker each, of their own schema", () =>
+    Effect.gen(function*() {
+      const one = yield* One
+      const two = yield* Two
+      yield* one.add(1)
+      yield* two.add(2)
+      expect(yield* two.run).toEqual([2])
+      expect(yield* one.run).toEqual([1])
+    }).pipe(
+      Effect.provide([part(One, "one"), part(Two, "two")]),
+      Effect.provide(Database.layer({ migrated: false }))
+    ))
 
   it.live("KongTask 12: a client that is made from the environment stays open for as long as it is used", () =>
     Effect.gen(function*() {
