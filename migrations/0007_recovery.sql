@@ -88,7 +88,7 @@ $body$;
 
 -- What heartbeats don't find, once in five minutes in all, whichever pool comes first: locks of ids of ours that no pool
 -- has (after that pool's lease, which is not known any more: `lease`), locks of other systems' pools that are older than
--- four hours, and records of jobs that somebody else has deleted. One row when it was this pool's turn. Scans the jobs
+-- four hours, records of jobs that somebody else has deleted, and notes of batches that say nothing any more. One row when it was this pool's turn. Scans the jobs
 -- and the queues once; locks what it releases, and passes over what somebody has locked.
 create or replace function :schema._private_kongtask_sweep(lease interval)
 returns table (released int, failed int)
@@ -127,6 +127,14 @@ begin
 
   delete from :schema._private_kongtask_failed_attempts as record
   where not exists (select from :schema._private_jobs as job where job.id = record.job_id);
+
+  delete from :schema._private_kongtask_batches as batch
+  where not exists (select from :schema._private_kongtask_pools as pool where pool.id = batch.pool)
+    and not exists (
+      select from unnest(batch.job_ids) as noted (id)
+      join :schema._private_jobs as job on job.id = noted.id
+      where job.attempts = 0
+    );
   return next;
 end
 $body$;

@@ -61,6 +61,14 @@ CREATE TABLE graphile_worker._private_known_crontabs (
   CONSTRAINT _private_known_crontabs_pkey PRIMARY KEY (identifier)
 );
 
+CREATE TABLE graphile_worker._private_kongtask_batches (
+  stream text NOT NULL,
+  pool text NOT NULL,
+  job_ids bigint[],
+  noted_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT _private_kongtask_batches_pkey PRIMARY KEY (stream)
+) WITH (fillfactor=10);
+
 CREATE TABLE graphile_worker._private_kongtask_cancellations (
   job_id bigint NOT NULL,
   requested_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -124,6 +132,8 @@ ALTER TABLE graphile_worker._private_job_queues ENABLE ROW LEVEL SECURITY;
 ALTER TABLE graphile_worker._private_jobs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_known_crontabs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_batches ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_cancellations ENABLE ROW LEVEL SECURITY;
 
@@ -342,6 +352,31 @@ begin
     returning * into target;
   end if;
   return next target;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_charge_suspects(own_pool text, suspects bigint[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  with charged as (
+    update "graphile_worker"._private_jobs as job
+    set attempts = job.attempts + 1, updated_at = now(),
+      last_error = 'The pool that ran attempt ' || job.attempts + 1 || ' died.'
+    where job.id = any (suspects) and job.attempts < job.max_attempts
+    returning job.id, job.attempts, job.last_error
+  )
+  insert into "graphile_worker"._private_kongtask_failed_attempts as record (job_id, attempt, tag, message)
+  select charged.id, charged.attempts, 'PoolDied', charged.last_error from charged
+  on conflict (job_id, attempt) do update
+  set failed_at = now(), tag = excluded.tag, message = excluded.message, data = null;
+
+  update "graphile_worker"._private_kongtask_batches as batch
+  set job_ids = nullif(array(select unnest(batch.job_ids) except select unnest(suspects)), '{}')
+  where batch.pool <> own_pool and batch.job_ids && suspects;
 end
 $function$;
 
@@ -729,7 +764,7 @@ AS $function$
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_batch(task_names text[], max_jobs integer)
- RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text)
+ RETURNS TABLE(id text, task integer, payload text, run_at double precision, created_at double precision, rest text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
@@ -738,23 +773,25 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_batch(task_nam
 AS $function$
 #variable_conflict use_column
 begin
+  perform set_config('idle_in_transaction_session_timeout', '5s', true);
   return query
   with recursive tasks as materialized (
-    select id, identifier from "graphile_worker"._private_tasks where identifier = any (task_names)
-  ), lanes (task_id, identifier, priority) as (
-    select tasks.id, tasks.identifier, (
+    select id, array_position(task_names, identifier) as place from "graphile_worker"._private_tasks
+    where identifier = any (task_names)
+  ), lanes (task_id, place, priority) as (
+    select tasks.id, tasks.place, (
       select priority from "graphile_worker"._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
       order by priority nulls first limit 1
     ) from tasks
     union all
-    select lanes.task_id, lanes.identifier, (
+    select lanes.task_id, lanes.place, (
       select priority from "graphile_worker"._private_jobs
       where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
       order by priority nulls first limit 1
     ) from lanes where lanes.priority is not null
   ), heads as materialized (
-    select lanes.task_id, lanes.identifier, lanes.priority
+    select lanes.task_id, lanes.place, lanes.priority
     from lanes
     cross join lateral (
       select run_at from "graphile_worker"._private_jobs
@@ -764,10 +801,13 @@ begin
     ) as head
     order by lanes.priority, head.run_at
   )
-  select job.id::text as id, heads.identifier as task, job.payload::text as payload, null::text as queue_name,
-    job.priority::int4 as priority, "graphile_worker"._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 + 1 as attempts,
-    job.max_attempts::int4 as max_attempts, job.last_error, "graphile_worker"._private_kongtask_millis(job.created_at) as created_at, job.key,
-    job.revision::int4 as revision, job.flags::text as flags
+  select job.id::text as id, heads.place as task, job.payload::text as payload,
+    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
+    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
+      or job.flags is not null or job.last_error is not null or job.priority <> 0
+    then json_build_array(
+      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
+    )::text end as rest
   from heads
   cross join lateral (
     select * from "graphile_worker"._private_jobs
@@ -811,6 +851,26 @@ AS $function$
     when at < timestamptz '0001-01-01Z' then timestamptz '0001-01-01Z'
     else at
   end)::float8 * 1000
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_note_batch(own_stream text, own_pool text, own_ids bigint[])
+ RETURNS SETOF text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  insert into "graphile_worker"._private_kongtask_batches as batch (stream, pool, job_ids)
+  values (own_stream, own_pool, own_ids)
+  on conflict (stream) do update set job_ids = excluded.job_ids, noted_at = now();
+
+  return query
+  select noted.id::text
+  from "graphile_worker"._private_kongtask_batches as other
+  cross join lateral unnest(other.job_ids) as noted (id)
+  join unnest(own_ids) as own (id) on own.id = noted.id
+  where other.pool <> own_pool and other.job_ids is not null;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_notify(count bigint)
@@ -1012,6 +1072,28 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_late(pool text, untouched json, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json)
+ RETURNS SETOF bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  free_ids bigint[];
+begin
+  free_ids := array(
+    select job.id
+    from json_to_recordset(untouched) as known (id int8, attempts int, revision int)
+    join "graphile_worker"._private_jobs as job on job.id = known.id
+    where job.attempts = known.attempts and job.revision = known.revision and job.locked_at is null
+    for update of job skip locked
+  );
+  perform "graphile_worker"._private_kongtask_promote(pool, free_ids);
+  return query select "graphile_worker"._private_kongtask_settle(pool, completed_ids, cancelled_ids, failures, releases);
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_state(run_at timestamp with time zone, attempts integer, max_attempts integer, locked_at timestamp with time zone)
  RETURNS text
  LANGUAGE sql
@@ -1063,6 +1145,14 @@ begin
 
   delete from "graphile_worker"._private_kongtask_failed_attempts as record
   where not exists (select from "graphile_worker"._private_jobs as job where job.id = record.job_id);
+
+  delete from "graphile_worker"._private_kongtask_batches as batch
+  where not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = batch.pool)
+    and not exists (
+      select from unnest(batch.job_ids) as noted (id)
+      join "graphile_worker"._private_jobs as job on job.id = noted.id
+      where job.attempts = 0
+    );
   return next;
 end
 $function$;
@@ -1466,4 +1556,6 @@ INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, ad
   (4, '0004_pools', false, NULL),
   (5, '0005_administration', false, NULL),
   (6, '0006_failed_attempts', false, NULL),
-  (7, '0007_recovery', false, NULL);
+  (7, '0007_recovery', false, NULL),
+  (8, '0008_batches', false, NULL),
+  (9, '0009_batches', false, NULL);

@@ -128,6 +128,21 @@ export type Settlement =
   | { readonly _tag: "Released"; readonly id: Job.JobId; readonly attempt: number }
 
 /**
+ * Which jobs a pool wants to hold in a batch.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface BatchRequest {
+  readonly pool: string
+  readonly tasks: ReadonlyArray<string>
+  /** At most so many, 1 or more. */
+  readonly limit: number
+  /** Which of the pool's streams of batches this is: each holds one batch at a time. Default: the pool's only one. */
+  readonly stream?: string | undefined
+}
+
+/**
  * Jobs that are held by nothing but the locks of an open transaction. No claim
  * was written and no attempt charged; closing the scope without `settle` makes
  * them available again as they were.
@@ -136,7 +151,13 @@ export type Settlement =
  * @since 0.1.0
  */
 export interface Batch {
+  /**
+   * In the order of (priority, runAt, id), none with a queue. Jobs that have failed before, or have a single attempt, are
+   * not among them, nor are those behind the first such job.
+   */
   readonly jobs: ReadonlyArray<ClaimedJob>
+  /** Whether they are as many as were asked for. */
+  readonly isFull: boolean
   /**
    * Writes a durable claim for these jobs into the batch's transaction, as if
    * they had been claimed by the pool; it takes effect with `settle`.
@@ -384,10 +405,24 @@ export interface Store {
    */
   readonly claim: (request: ClaimRequest) => Effect.Effect<Claim, KongTaskError>
 
-  /** Holds due jobs by row locks only, while the scope is open. Needs `capabilities.batch`; dies without it. */
-  readonly batch: (
-    request: Omit<ClaimRequest, "forbiddenFlags">
-  ) => Effect.Effect<Batch, KongTaskError, Scope.Scope>
+  /**
+   * Holds due jobs by row locks only, while the scope is open. What it holds is noted beside the transaction, so that
+   * whoever finds a job there that nobody holds any more knows that this batch ended badly: such a job is charged an
+   * attempt, and left to claims. Needs `capabilities.batch`; dies without it, as the next two do.
+   */
+  readonly batch: (request: BatchRequest) => Effect.Effect<Batch, KongTaskError, Scope.Scope>
+
+  /** Takes the note of a stream's batch back, when its transaction was lost but not by the fault of its jobs. */
+  readonly forgetBatch: (stream: string) => Effect.Effect<void, KongTaskError>
+
+  /**
+   * Records outcomes of a batch whose transaction was lost, of those jobs that nobody has changed or holds since, and
+   * answers their ids.
+   */
+  readonly settleLate: (
+    pool: string,
+    outcomes: ReadonlyArray<{ readonly job: ClaimedJob; readonly settlement: Settlement }>
+  ) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
 
   /**
    * Records outcomes of jobs that the pool holds, all in one statement, and

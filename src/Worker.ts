@@ -63,6 +63,11 @@ export interface Options<T extends Task.Any, R = never> {
   readonly forbiddenFlags?: ReadonlyArray<string> | Effect.Effect<ReadonlyArray<string>, never, R> | undefined
   /** How long the answer of an effect `forbiddenFlags` is good for; 0 evaluates it before each claim. Default: 1 second. */
   readonly forbiddenFlagsTtl?: Duration.Input | undefined
+  /**
+   * How the jobs of its tasks are held while they run: `"durable"` turns batches off for all of them; see
+   * `Task.HandlerOptions`. Forbidden flags turn them off too. Default: `"auto"`.
+   */
+  readonly delivery?: "auto" | "durable" | undefined
   /** What is done around each attempt. Default: nothing. */
   readonly hooks?: Hooks<R> | undefined
   /**
@@ -126,24 +131,13 @@ export interface Summary {
 
 type Counter = { -readonly [Outcome in keyof Summary]: Summary[Outcome] }
 
-const count = (counter: Counter, event: WorkerEvent) => {
-  switch (event._tag) {
-    case "JobCompleted":
-      counter.completed++
-      break
-    case "JobFailed":
-      if (event.retryIn === undefined) counter.failed++
-      else counter.retried++
-      break
-    case "JobSnoozed":
-      counter.snoozed++
-      break
-    case "JobCancelled":
-      counter.cancelled++
-      break
-    case "JobLost":
-      counter.lost++
-  }
+const count = (counter: Counter, settlement: JobStore.Settlement, isRecorded: boolean) => {
+  if (!isRecorded) counter.lost++
+  else if (settlement._tag === "Completed") counter.completed++
+  else if (settlement._tag === "Snoozed") counter.snoozed++
+  else if (settlement._tag === "Cancelled") counter.cancelled++
+  else if (settlement._tag === "Failed" && settlement.retryIn === undefined) counter.failed++
+  else if (settlement._tag === "Failed") counter.retried++
 }
 
 /** Events that nobody reads fast enough are dropped, the oldest first. */
@@ -208,7 +202,8 @@ const settings = Effect.fnUntraced(function*<R>(options: Options<Task.Any, R>) {
     heartbeatInterval,
     pollInterval: yield* duration("pollInterval", options.pollInterval, Duration.seconds(2), Duration.millis(10)),
     shutdownTimeout: yield* duration("shutdownTimeout", options.shutdownTimeout, Duration.seconds(20)),
-    listen: options.listen ?? true
+    listen: options.listen ?? true,
+    mayBatch: options.delivery !== "durable"
   } satisfies Pool.Settings
 })
 
@@ -289,9 +284,10 @@ export class Worker extends Context.Service<Worker, {
               once,
               hurry,
               publish: (event) => {
-                count(summary, event)
                 PubSub.publishUnsafe(events, event)
-              }
+              },
+              isHeard: () => events.subscribers.size > 0,
+              tally: (settlement, isRecorded) => count(summary, settlement, isRecorded)
             })
           ).pipe(
             Effect.annotateLogs({ pool: id }),

@@ -170,7 +170,7 @@ describe("a client's own settings", () => {
       const added = yield* store.addMany([spec("a", { queueName: "q", key: "k" }), spec("a"), spec("b")])
       const claim = yield* store.claim({ pool, tasks: ["a"], limit: 5 })
       assert.deepStrictEqual(ids(claim.jobs), ids(added.slice(0, 2)))
-      yield* store.settle(pool, [{ _tag: "Failed", id: added[1]!.id, error: "no", retryIn: 0 }])
+      yield* store.settle(pool, [{ _tag: "Released", id: added[1]!.id, attempt: 1 }])
       assert.isTrue(Option.isSome(yield* store.remove({ key: "k" })))
       yield* Effect.scoped(Effect.gen(function*() {
         const batch = yield* store.batch({ pool, tasks: ["a", "b"], limit: 5 })

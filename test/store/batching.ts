@@ -71,16 +71,120 @@ export const batching = (it: It) => {
       for (const job of jobs.slice(3)) assert.deepStrictEqual(yield* found(store, job.id), job)
     }))
 
-  it.effect("fails a job on its last attempt for good", () =>
+  it.effect("leaves jobs that have failed before or have one attempt to claims, and what is behind them too", () =>
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene
-      const { id } = yield* store.add(spec(task, { maxAttempts: 1 }))
+      const [first] = yield* store.addMany(specs(task, 1, { runAt: 1000 }))
+      const once = yield* store.add(spec(task, { maxAttempts: 1, runAt: 2000 }))
+      yield* store.add(spec(task, { runAt: 3000 }))
+      const held = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))
+      assert.deepStrictEqual(ids(held.jobs), [first!.id])
+      assert.isFalse(held.isFull)
+
+      yield* store.remove({ id: once.id })
+      assert.lengthOf((yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))).jobs, 2)
+      const { jobs } = yield* store.claim({ pool, tasks: [task], limit: 1 })
+      yield* store.settle(pool, [{ _tag: "Failed", id: jobs[0]!.id, error: "once", retryIn: 0 }])
+      yield* store.reschedule([jobs[0]!.id], {
+        runAt: 1000,
+        delay: undefined,
+        priority: undefined,
+        attempts: undefined,
+        maxAttempts: undefined
+      })
+      assert.deepStrictEqual((yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))).jobs, [])
+    }))
+
+  it.effect("charges what another pool was running when it ended badly, once, and leaves it to claims", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      const [poison, innocent, later] = yield* store.addMany(specs(task, 3))
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: [task], limit: 1 })
-        assert.deepInclude(batch.jobs[0], { attempt: 1, isLastAttempt: true })
-        yield* batch.settle([{ _tag: "Failed", id, error: "last", retryIn: 0 }])
+        yield* other.batch({ pool: otherPool, tasks: [task], limit: 2 })
+        yield* severOther
       }))
-      assert.deepInclude(yield* found(store, id), { state: "failed", attempts: 1 })
+      const batch = yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* store.batch({ pool, tasks: [task], limit: 3 })
+        yield* batch.settle([])
+        return batch
+      }))
+      assert.deepStrictEqual(ids(batch.jobs), [later!.id])
+      for (const { id } of [poison!, innocent!]) {
+        assert.deepInclude(yield* found(store, id), {
+          attempts: 1,
+          lastError: "The pool that ran attempt 1 died."
+        })
+        const [record] = yield* store.failedAttempts(id)
+        assert.deepInclude(record, { attempt: 1, tag: "PoolDied" })
+      }
+      assert.deepInclude(yield* found(store, later!.id), { attempts: 0 })
+      const again = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))
+      assert.deepStrictEqual(again.jobs, [])
+      assert.deepInclude(yield* found(store, poison!.id), { attempts: 1 })
+    }))
+
+  it.effect("charges nothing after a batch that ended well, was given up, or whose note was taken back", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      yield* store.addMany(specs(task, 3))
+      const take = other.batch({ pool: otherPool, tasks: [task], limit: 2, stream: "s" })
+      const look = Effect.scoped(Effect.map(store.batch({ pool, tasks: [task], limit: 3 }), ({ jobs }) => jobs.length))
+      yield* Effect.scoped(Effect.flatMap(take, (batch) => batch.settle([])))
+      assert.strictEqual(yield* look, 3)
+      yield* Effect.scoped(take)
+      assert.strictEqual(yield* look, 3)
+      yield* Effect.scoped(Effect.andThen(take, severOther))
+      yield* eventually(Effect.exit(other.forgetBatch("s")), { until: Exit.isSuccess })
+      assert.strictEqual(yield* look, 3)
+    }))
+
+  it.effect("records outcomes after its transaction was lost, of jobs that nobody has touched since", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      const added = yield* store.addMany(specs(task, 6, { key: undefined }))
+      const batch = yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 6 })
+        yield* severOther
+        return batch
+      }))
+      const [done, failed, claimed, changed, gone, cancelled] = batch.jobs
+      yield* store.reschedule([changed!.id], {
+        runAt: undefined,
+        delay: undefined,
+        priority: undefined,
+        attempts: 3,
+        maxAttempts: undefined
+      })
+      yield* store.remove({ id: gone!.id })
+      yield* store.reschedule([claimed!.id], {
+        runAt: undefined,
+        delay: undefined,
+        priority: -5,
+        attempts: undefined,
+        maxAttempts: undefined
+      })
+      const claim = yield* store.claim({ pool, tasks: [task], limit: 1 })
+      assert.deepStrictEqual(ids(claim.jobs), [claimed!.id])
+      const settled = yield* eventually(
+        Effect.exit(other.settleLate(otherPool, [
+          { job: done!, settlement: { _tag: "Completed", id: done!.id } },
+          { job: failed!, settlement: { _tag: "Failed", id: failed!.id, error: "later", retryIn: 60_000 } },
+          { job: claimed!, settlement: { _tag: "Completed", id: claimed!.id } },
+          { job: changed!, settlement: { _tag: "Completed", id: changed!.id } },
+          { job: gone!, settlement: { _tag: "Completed", id: gone!.id } },
+          { job: cancelled!, settlement: { _tag: "Cancelled", id: cancelled!.id, reason: undefined } }
+        ])),
+        { until: Exit.isSuccess }
+      )
+      assert.deepStrictEqual(
+        Exit.isSuccess(settled) ? [...settled.value].toSorted() : [],
+        [done!.id, failed!.id, cancelled!.id].toSorted()
+      )
+      assert.lengthOf(added, 6)
+      assert.deepInclude(yield* found(store, failed!.id), { state: "retrying", attempts: 1, lastError: "later" })
+      assert.deepInclude(yield* found(store, claimed!.id), { state: "running", lockedBy: pool })
+      assert.deepInclude(yield* found(store, changed!.id), { attempts: 3, lockedBy: undefined })
+      assert.deepStrictEqual(yield* store.get(cancelled!.id), Option.none())
     }))
 
   it.effect("writes the claim of promoted jobs when it settles", () =>

@@ -26,7 +26,9 @@ export const claiming = (it: It) => {
       )
       const { contended, jobs, nextDueIn } = yield* store.claim({ pool, tasks: [task], limit: 5 })
       assert.deepStrictEqual({ contended, nextDueIn }, { contended: false, nextDueIn: undefined })
-      assert.deepStrictEqual(jobs, [{
+      const [job] = jobs
+      const { createdAt, flags, isLastAttempt, runAt } = job!
+      assert.deepStrictEqual([{ ...job, createdAt, flags, isLastAttempt, runAt }], [{
         id: added.id,
         task,
         payload: { a: 1 },

@@ -52,22 +52,113 @@ export const toJob = (row: JobRow): Job.Job =>
     flags: flagNames(row.flags)
   }, { disableChecks: true })
 
-export const toClaimed = (row: ClaimedRow): ClaimedJob => ({
-  id: row.id as Job.JobId,
-  task: row.task,
-  payload: JSON.parse(row.payload),
-  attempt: row.attempts,
-  maxAttempts: row.max_attempts,
-  isLastAttempt: row.attempts >= row.max_attempts,
-  key: row.key ?? undefined,
-  queueName: row.queue_name ?? undefined,
-  priority: row.priority,
-  runAt: toTime(row.run_at),
-  createdAt: toTime(row.created_at),
-  revision: row.revision,
-  flags: flagNames(row.flags),
-  lastError: row.last_error ?? undefined
-})
+/** A job of a batch, the attempt to come counted: `task` is the place of its name, `rest` what is not as in most jobs. */
+export interface BatchRow {
+  readonly id: string
+  readonly task: number
+  readonly payload: string
+  readonly run_at: number
+  readonly created_at: number
+  readonly rest: string | null
+}
+
+type Rest = readonly [
+  attempt: number,
+  maxAttempts: number,
+  key: string | null,
+  revision: number,
+  flags: Readonly<Record<string, boolean>> | null,
+  lastError: string | null,
+  priority: number
+]
+
+const mostJobs: Rest = [1, 25, null, 0, null, null, 0]
+
+/** A claimed job. Its times and flags are made when they are asked for, which most handlers do not. */
+class Claimed implements ClaimedJob {
+  readonly id: Job.JobId
+  readonly task: string
+  readonly payload: unknown
+  readonly attempt: number
+  readonly maxAttempts: number
+  readonly key: string | undefined
+  readonly queueName: string | undefined
+  readonly priority: number
+  readonly revision: number
+  readonly lastError: string | undefined
+  readonly #runAt: number
+  readonly #createdAt: number
+  readonly #flags: string | null
+
+  constructor(
+    row: Pick<ClaimedRow, "id" | "payload" | "run_at" | "created_at">,
+    task: string,
+    queueName: string | null,
+    flags: string | null,
+    [attempt, maxAttempts, key, revision, _flags, lastError, priority]: Rest
+  ) {
+    this.id = row.id as Job.JobId
+    this.task = task
+    this.payload = JSON.parse(row.payload)
+    this.attempt = attempt
+    this.maxAttempts = maxAttempts
+    this.key = key ?? undefined
+    this.queueName = queueName ?? undefined
+    this.priority = priority
+    this.revision = revision
+    this.lastError = lastError ?? undefined
+    this.#runAt = row.run_at
+    this.#createdAt = row.created_at
+    this.#flags = flags
+  }
+
+  get isLastAttempt(): boolean {
+    return this.attempt >= this.maxAttempts
+  }
+
+  get runAt(): DateTime.Utc {
+    return toTime(this.#runAt)
+  }
+
+  get createdAt(): DateTime.Utc {
+    return toTime(this.#createdAt)
+  }
+
+  get flags(): ReadonlyArray<string> {
+    return flagNames(this.#flags)
+  }
+
+  /** The order of claims. */
+  static compare(a: Claimed, b: Claimed): number {
+    return a.priority - b.priority || a.#runAt - b.#runAt || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
+  }
+}
+
+/** The jobs of a claim, in its order; `update … returning` has none of its own. */
+export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<ClaimedJob> =>
+  rows.map((row) =>
+    new Claimed(row, row.task, row.queue_name, row.flags, [
+      row.attempts,
+      row.max_attempts,
+      row.key,
+      row.revision,
+      null,
+      row.last_error,
+      row.priority
+    ])
+  ).sort(Claimed.compare)
+
+/** The jobs of a batch, in the order of claims; `attempt` is the one to come. */
+export const toBatched = (rows: ReadonlyArray<BatchRow>, tasks: ReadonlyArray<string>): ReadonlyArray<ClaimedJob> => {
+  const jobs = rows.map((row) => {
+    const task = tasks[row.task - 1]!
+    if (row.rest === null) return new Claimed(row, task, null, null, mostJobs)
+    const rest: Rest = JSON.parse(row.rest)
+    return new Claimed(row, task, null, rest[4] === null ? null : JSON.stringify(rest[4]), rest)
+  })
+  const isInOrder = jobs.every((job, place) => place === 0 || Claimed.compare(jobs[place - 1]!, job) < 0)
+  return isInOrder ? jobs : jobs.sort(Claimed.compare)
+}
 
 /** A failed attempt as it is recorded. */
 export interface FailedAttemptRow {

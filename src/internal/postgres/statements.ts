@@ -174,9 +174,37 @@ export const make = (schema: string) => ({
 
   /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. */
   lockBatch: `
-    select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
-      flags
-    from ${schema}._private_kongtask_lock_batch($1::text[], $2::int)`,
+    select id, task, payload, run_at, created_at, rest from ${schema}._private_kongtask_lock_batch($1::text[], $2::int)`,
+
+  /** $1 stream, $2 pool, $3 ids, outside the batch's transaction. One row a suspect. */
+  noteBatch:
+    `select suspect as id from ${schema}._private_kongtask_note_batch($1::text, $2::text, $3::text[]::int8[]) as suspect`,
+
+  /** $1 pool, $2 ids, inside a batch's transaction. */
+  chargeSuspects: `select ${schema}._private_kongtask_charge_suspects($1::text, $2::text[]::int8[])::text`,
+
+  /** $1 stream; $2 to $5 as those of \`settle\`. Inside a batch's transaction. */
+  settleBatch: `
+    with noted as (
+      update ${schema}._private_kongtask_batches set job_ids = null where stream = $1::text
+    )
+    select settled::text as id
+    from ${schema}._private_kongtask_settle(
+      null, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json
+    ) as settled`,
+
+  /** $1 stream. */
+  forgetBatch: `update ${schema}._private_kongtask_batches set job_ids = null where stream = $1::text`,
+
+  /** $1 pool. */
+  endBatches: `delete from ${schema}._private_kongtask_batches where pool = $1::text`,
+
+  /** $1 pool, $2 [{id, attempts, revision}]; $3 to $6 as those of \`settle\`. */
+  settleLate: `
+    select settled::text as id
+    from ${schema}._private_kongtask_settle_late(
+      $1::text, $2::json, $3::text[]::int8[], $4::text[]::int8[], $5::json, $6::json
+    ) as settled`,
 
   /** $1 pool, $2 ids, inside a batch's transaction. */
   promote: `select ${schema}._private_kongtask_promote($1::text, $2::text[]::int8[])::text`,
@@ -194,7 +222,7 @@ export const make = (schema: string) => ({
       cancelled_job
     from ${schema}._private_kongtask_heartbeat($1::text)`,
 
-  /** $1 pool, or null inside a batch; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases. One row a settled job. */
+  /** $1 pool; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases. One row a settled job. */
   settle: `
     select settled::text as id
     from ${schema}._private_kongtask_settle(

@@ -6,12 +6,14 @@ import * as Option from "effect/Option"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import * as Job from "../../Job.ts"
-import type { Announcement, Heartbeat, JobSpec, Settlement, Store, Swept } from "../../JobStore.ts"
+import type { Announcement, Heartbeat, JobSpec, Store, Swept } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
 import * as Administration from "./administration.ts"
+import * as Batches from "./batches.ts"
 import { derive } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
+import { partition } from "./outcomes.ts"
 import {
   type ClaimedRow,
   type FailedAttemptRow,
@@ -31,9 +33,6 @@ const channel = "jobs:insert"
 
 /** Connections of a dedicated store: claims, settles and heartbeats do not wait for each other; one listens. */
 const dedicatedConnections = 4
-
-/** How long the server lets a batch's transaction sit idle, so that a stopped process cannot keep its locks. */
-const batchIdleTimeout = "5s"
 
 type ClaimRow =
   | ClaimedRow & { readonly contended: null; readonly beat?: false }
@@ -84,38 +83,6 @@ const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<string> => [
   ])),
   `[${specs.map((spec) => spec.payload).join(",")}]`
 ]
-
-const partition = (settlements: ReadonlyArray<Settlement>) => {
-  const completed: Array<string> = []
-  const cancelled: Array<string> = []
-  const failures: Array<object> = []
-  const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
-  for (const settlement of settlements) {
-    switch (settlement._tag) {
-      case "Completed":
-        completed.push(settlement.id)
-        break
-      case "Cancelled":
-        cancelled.push(settlement.id)
-        break
-      case "Failed":
-        failures.push({
-          id: settlement.id,
-          error: settlement.error,
-          retry_in: settlement.retryIn ?? null,
-          keep: settlement.keep,
-          ...settlement.record
-        })
-        break
-      case "Released":
-        releases.push({ id: settlement.id, attempt: settlement.attempt, delay: null })
-        break
-      case "Snoozed":
-        releases.push({ id: settlement.id, attempt: settlement.attempt, delay: settlement.delay })
-    }
-  }
-  return { completed, cancelled, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }
-}
 
 /** The key of the innermost transaction of any client, which `effect/sql` keeps under this name. */
 const CurrentTransaction = Context.Reference<unknown>("effect/sql/CurrentTransactionService", {
@@ -210,38 +177,10 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
       }
     }
     return {
-      jobs: claimed.toSorted(byOrder).map(toClaimed),
+      jobs: toClaimed(claimed),
       contended,
       nextDueIn,
       ...(beat === true ? { heartbeat: toHeartbeat(beats) } : {})
-    }
-  })
-
-  const batch: Store["batch"] = Effect.fnUntraced(function*({ limit, pool, tasks }) {
-    if (isEmbedded(client)) return yield* Effect.die(new Error("JobStore.batch needs capabilities.batch"))
-    const connection = yield* Effect.mapError(sql.reserve, failure("batch"))
-    const inBatch = (operation: string, text: string, params: ReadonlyArray<unknown> = []) =>
-      Effect.mapError(connection.execute(text, params, undefined), failure(operation))
-
-    let isOpen = true
-    yield* Effect.acquireRelease(
-      inBatch("batch", "begin isolation level read committed"),
-      () => Effect.suspend(() => isOpen ? Effect.ignore(inBatch("batch", "rollback")) : Effect.void)
-    )
-    yield* inBatch("batch", `set local idle_in_transaction_session_timeout = '${batchIdleTimeout}'`)
-    const rows = yield* inBatch("batch", statements.lockBatch, [tasks, limit])
-    return {
-      jobs: (rows as ReadonlyArray<ClaimedRow>).toSorted(byOrder).map(toClaimed),
-      promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
-      settle: (settlements) => {
-        const { cancelled, completed, failures, releases } = partition(settlements)
-        return inBatch("settle", statements.settle, [null, completed, cancelled, failures, releases]).pipe(
-          Effect.andThen(inBatch("settle", "commit")),
-          Effect.andThen(Effect.sync(() => {
-            isOpen = false
-          }))
-        )
-      }
     }
   })
 
@@ -291,7 +230,7 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
         (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
       )),
     claim,
-    batch,
+    ...(isEmbedded(client) ? noBatches : Batches.make({ sql, statements, failure, run })),
     settle: Effect.fnUntraced(function*(pool, settlements) {
       const { cancelled, completed, failures, releases } = partition(settlements)
       const rows = yield* run<{ readonly id: Job.JobId }>("settle", statements.settle, [
@@ -314,11 +253,15 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
       ),
     deregisterPool: (pool, mayHold = true) =>
       (mayHold
-        ? Effect.andThen(
+        ? sql.unsafe(statements.deregisterPool, [pool]).pipe(
+          Effect.andThen(sql.unsafe(statements.releaseUnknown, [pool, []])),
+          Effect.andThen(sql.unsafe(statements.endBatches, [pool])),
+          withTransaction(sql)
+        )
+        : Effect.andThen(
           sql.unsafe(statements.deregisterPool, [pool]),
-          sql.unsafe(statements.releaseUnknown, [pool, []])
-        ).pipe(withTransaction(sql))
-        : sql.unsafe(statements.deregisterPool, [pool])).pipe(
+          sql.unsafe(statements.endBatches, [pool])
+        )).pipe(
           Effect.mapError(failure("deregister the pool")),
           Effect.asVoid
         ),
@@ -366,9 +309,13 @@ const toHeartbeat = (rows: ReadonlyArray<Omit<BeatRow, "beat">>): Heartbeat => (
   cancelled: rows.flatMap((row) => row.cancelled_job === null ? [] : [row.cancelled_job])
 })
 
-/** `update … returning` has no order of its own. */
-const byOrder = (a: ClaimedRow, b: ClaimedRow): number =>
-  a.priority - b.priority || a.run_at - b.run_at || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
+/** One session cannot skip its own row locks. */
+const noBatch = Effect.die(new Error("Batches need capabilities.batch"))
+const noBatches: Pick<Store, "batch" | "forgetBatch" | "settleLate"> = {
+  batch: () => noBatch,
+  forgetBatch: () => noBatch,
+  settleLate: () => noBatch
+}
 
 /**
  * `{"r": …, "count": n}`, negative for a removal; a message without a readable count announces one job. A cancellation

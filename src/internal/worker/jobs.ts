@@ -11,13 +11,15 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
-import type { ClaimedJob } from "../../JobStore.ts"
+import type { ClaimedJob, Settlement } from "../../JobStore.ts"
 import type { Ending, Runner } from "./attempt.ts"
+import type * as Durations from "./durations.ts"
 import type { Outcome } from "./settler.ts"
 
 /** How much work may wait in the buffer, in milliseconds of the pool's measured pace, and in jobs. */
@@ -31,14 +33,29 @@ const maxWaitMillis = 500
 const maxWatchMillis = 3_600_000
 
 export interface Jobs {
-  /** How many jobs the next claim should ask for, and how many of them could start at once. */
-  readonly wanted: () => { readonly start: number; readonly limit: number }
+  /** How many jobs the next claim should ask for, some of them to wait if asked for, and how many could start at once. */
+  readonly wanted: (mayPrefetch: boolean) => { readonly start: number; readonly limit: number }
   /** Buffers nothing until a handler has ended: what is left to claim must not wait. */
   readonly pausePrefetch: Effect.Effect<void>
   /** Waits until the next claim is worth while. Gives stale jobs back in the meantime. */
   readonly demand: Effect.Effect<void>
   /** Takes over claimed jobs: starts as many as can, and buffers the others. */
   readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
+  /** How many handlers could start now. */
+  readonly freeSlots: () => number
+  /** Takes a free slot for jobs that are held by a batch, until it is given back. */
+  readonly takeSlot: () => void
+  readonly giveSlot: () => void
+  /** Takes note of a batch's job that starts in such a slot, at this time. */
+  readonly begin: (job: ClaimedJob, at: number) => void
+  /** The outcome of such a job; none if it is nobody's business. */
+  readonly conclude: (
+    job: ClaimedJob,
+    exit: Exit.Exit<Ending>,
+    millis: number
+  ) => Effect.Effect<Outcome | undefined>
+  /** Treats the fiber that runs such a job as any other, from when the job is claimed. */
+  readonly adopt: (id: JobId, fiber: Fiber.Fiber<void>) => void
   /** Interrupts these jobs, waits for their finalizers, and settles them as cancelled. */
   readonly cancel: (ids: ReadonlyArray<JobId>) => Effect.Effect<void>
   /** Whether the job waits in the buffer or runs. */
@@ -61,7 +78,8 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly onStart: (job: ClaimedJob) => void
   readonly onOutcome: (outcome: Outcome) => void
   /** Told of an outcome that is recorded already, or known never to be. */
-  readonly onRecorded: (outcome: Outcome, isRecorded: boolean) => Effect.Effect<void>
+  readonly onRecorded: (outcome: Outcome, isRecorded: boolean) => void
+  readonly durations: Durations.Durations
   readonly pool: string
   /** Told when the shutdown begins. */
   readonly onStopping: (running: number) => void
@@ -74,7 +92,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly lost: Effect.Effect<void>
 }): Effect.fn.Return<Jobs, never, Scope.Scope> {
   const { concurrency, hurry, isLost, lost, onInterrupting, onOutcome, onRecorded, onStart, onStopping, pool } = options
-  const { runners, shutdownTimeout } = options
+  const { durations, runners, shutdownTimeout } = options
   const clock = yield* Clock.Clock
   const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const hasDemand = yield* Latch.make(true)
@@ -135,53 +153,56 @@ export const make = Effect.fnUntraced(function*(options: {
     Effect.flatMap(Effect.exit(Effect.interruptible(runner.attempt(job, pool))), (exit) => {
       running--
       finished++
-      const ended = end(job, runner, exit, nowMillis() - (started.get(job.id)?.at ?? nowMillis()))
-      started.delete(job.id)
+      const now = nowMillis()
+      const millis = now - (started.get(job.id)?.at ?? now)
+      durations.observe(job.task, millis)
+      const ended = Effect.flatMap(conclude(job, exit, millis), (outcome): Effect.Effect<void> => {
+        if (outcome === undefined) return Effect.void
+        const isRecorded = Exit.isSuccess(exit) ? exit.value.isRecorded : undefined
+        if (isRecorded === undefined) onOutcome(outcome)
+        else onRecorded(outcome, isRecorded)
+        return Effect.void
+      })
       fill()
       return ended
     })
 
-  const finish = (job: ClaimedJob, { isRecorded, settlement }: Ending, millis: number): Effect.Effect<void> => {
-    if (isRecorded !== undefined) return onRecorded({ job, settlement, millis }, isRecorded)
-    onOutcome({ job, settlement, millis })
-    return Effect.void
-  }
-
-  const end = (job: ClaimedJob, runner: Runner, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<void> => {
+  const conclude = (job: ClaimedJob, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<Outcome | undefined> => {
+    started.delete(job.id)
     const isLate = outliving.delete(job.id)
-    if (Exit.isSuccess(exit)) {
-      return finish(job, exit.value, millis)
-    } else if (isLate) {
-      return Effect.flatMap(runner.timedOut(job), (ending) => finish(job, ending, millis))
-    } else if (cancelling.delete(job.id)) {
-      cancelled(job, millis)
-    } else if (isLost()) {
-      return Effect.void
-    } else if (!Cause.hasInterruptsOnly(exit.cause)) {
-      onOutcome({
-        job,
-        settlement: { _tag: "Failed", id: job.id, error: Cause.pretty(exit.cause), retryIn: 0 },
-        millis
-      })
-    } else if (isStopping) {
-      release(job)
+    const isCancelled = cancelling.delete(job.id)
+    if (Exit.isSuccess(exit)) return Effect.succeed({ job, settlement: exit.value.settlement, millis })
+    if (isLate) {
+      return Effect.map(runners.get(job.task)!.timedOut(job), ({ settlement }) => ({ job, settlement, millis }))
     }
-    // Otherwise a newer claim of the same job took its place.
-    return Effect.void
+    const settlement: Settlement | undefined = isCancelled
+      ? { _tag: "Cancelled", id: job.id, reason: undefined }
+      : isLost()
+      ? undefined
+      : !Cause.hasInterruptsOnly(exit.cause)
+      ? { _tag: "Failed", id: job.id, error: Cause.pretty(exit.cause), retryIn: 0 }
+      : isStopping
+      ? { _tag: "Released", id: job.id, attempt: job.attempt }
+      // A newer claim of the same job took its place.
+      : undefined
+    return Effect.succeed(settlement === undefined ? undefined : { job, settlement, millis })
   }
 
-  const start = (job: ClaimedJob) => {
-    const runner = runners.get(job.task)
-    if (runner === undefined) return release(job)
-    running++
-    const at = nowMillis()
-    const deadline = at + runner.timeoutMillis
+  const begin = (job: ClaimedJob, at: number) => {
+    const deadline = at + (runners.get(job.task)?.timeoutMillis ?? Infinity)
     started.set(job.id, { task: job.task, at, deadline })
     if (deadline < nextDeadline) {
       nextDeadline = deadline
       hasEarlier.openUnsafe()
     }
     onStart(job)
+  }
+
+  const start = (job: ClaimedJob) => {
+    const runner = runners.get(job.task)
+    if (runner === undefined) return release(job)
+    running++
+    begin(job, nowMillis())
     // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
     fork(job.id, run(job, runner), { uninterruptible: true })
   }
@@ -223,10 +244,24 @@ export const make = Effect.fnUntraced(function*(options: {
   )
 
   return {
-    wanted: () => {
+    wanted: (mayPrefetch) => {
       measure()
       const start = Math.max(0, concurrency - running)
-      return { start, limit: Math.max(1, start + target() - buffer.length) }
+      return { start, limit: Math.max(1, start + (mayPrefetch ? target() : 0) - buffer.length) }
+    },
+    freeSlots: () => buffer.length > 0 ? 0 : Math.max(0, concurrency - running),
+    takeSlot: () => {
+      running++
+    },
+    giveSlot: () => {
+      running--
+      fill()
+    },
+    begin,
+    conclude,
+    adopt: (id, fiber) => {
+      FiberMap.setUnsafe(fibers, id, fiber)
+      if (outliving.has(id)) fiber.interruptUnsafe()
     },
     demand: Effect.gen(function*() {
       yield* giveBackStale

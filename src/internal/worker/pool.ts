@@ -16,11 +16,13 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { JobId } from "../../Job.ts"
-import type { Store } from "../../JobStore.ts"
+import type { Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import * as WorkerEvent from "../../WorkerEvent.ts"
 import { answeredWithin } from "../deadline.ts"
 import type { Runner } from "./attempt.ts"
+import * as Batches from "./batches.ts"
+import * as Durations from "./durations.ts"
 import * as Housekeeping from "./housekeeping.ts"
 import * as Jobs from "./jobs.ts"
 import * as Lease from "./lease.ts"
@@ -33,6 +35,7 @@ export interface Settings {
   readonly lease: Duration.Duration
   readonly shutdownTimeout: Duration.Duration
   readonly listen: boolean
+  readonly mayBatch: boolean
 }
 
 export interface PoolOptions {
@@ -47,6 +50,10 @@ export interface PoolOptions {
   /** Cuts short the time that handlers have to end at the shutdown. */
   readonly hurry: Effect.Effect<void>
   readonly publish: (event: WorkerEvent.WorkerEvent) => void
+  /** Whether anybody is told of events now; those of single jobs are made for them alone. */
+  readonly isHeard: () => boolean
+  /** Told of every outcome. */
+  readonly tally: (settlement: Settlement, isRecorded: boolean) => void
 }
 
 /** Why a pool ended by itself. */
@@ -73,7 +80,7 @@ const retryingWhileTransient = <A>(effect: Effect.Effect<A, KongTaskError>): Eff
   Effect.retry(effect, { while: (error) => error.isTransient, schedule: transientBackoff })
 
 export const run = Effect.fnUntraced(function*(
-  { forbiddenFlags, hurry, id, once, publish, runners, settings, store }: PoolOptions
+  { forbiddenFlags, hurry, id, isHeard, once, publish, runners, settings, store, tally }: PoolOptions
 ): Effect.fn.Return<End, KongTaskError, Scope.Scope> {
   const scope = yield* Effect.scope
   const tasks = [...runners.keys()]
@@ -83,10 +90,10 @@ export const run = Effect.fnUntraced(function*(
   // was taken away may leave its queue. Then the next claim, and the end, look for what the pool holds unknowingly.
   let isInDoubt = false
   let wasInDoubt = false
-  const doubt = Effect.sync(() => {
+  const doubtNow = () => {
     isInDoubt = true
     wasInDoubt = true
-  })
+  }
   // What the lease asks of those that are acquired after it.
   let hasUnsettled = () => false
   let running: () => ReadonlyArray<string> = () => []
@@ -101,9 +108,10 @@ export const run = Effect.fnUntraced(function*(
 
   // A connection that is half open answers nothing for a quarter of an hour; half a lease is long enough to wait.
   const deadline = Duration.divideUnsafe(settings.lease, 2)
-  const answered: <A>(statement: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError> = answeredWithin(
-    deadline
-  )
+  const answered: <A, R>(statement: Effect.Effect<A, KongTaskError, R>) => Effect.Effect<A, KongTaskError, R> =
+    answeredWithin(
+      deadline
+    )
 
   /** One statement: given up when it gets no answer, and tried again for as long as the database is away. */
   const persist = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
@@ -129,15 +137,15 @@ export const run = Effect.fnUntraced(function*(
   })
   const { isLost, lost } = lease
 
-  const onSettled = (outcome: Settler.Outcome, isRecorded: boolean) =>
-    Effect.suspend(() => {
-      const { job, settlement } = outcome
-      publish(settledEvent(id, outcome, isRecorded))
-      // A retry may be due before anything else; the next job of a queue is due now.
-      const isNews = once || settlement._tag === "Failed" || settlement._tag === "Snoozed" ||
-        job.queueName !== undefined
-      return Effect.andThen(isRecorded ? Effect.void : doubt, isNews ? wake.open : Effect.void)
-    })
+  const onSettled = (outcome: Settler.Outcome, isRecorded: boolean) => {
+    const { job, settlement } = outcome
+    tally(settlement, isRecorded)
+    if (isHeard()) publish(settledEvent(id, outcome, isRecorded))
+    if (!isRecorded) doubtNow()
+    // A retry may be due before anything else; the next job of a queue is due now.
+    const isNews = once || settlement._tag === "Failed" || settlement._tag === "Snoozed" || job.queueName !== undefined
+    if (isNews) wake.openUnsafe()
+  }
 
   // A settle that is tried again and a claim exclude each other.
   const claims = yield* Semaphore.make(1)
@@ -156,6 +164,7 @@ export const run = Effect.fnUntraced(function*(
     onSettled
   })
 
+  const durations = Durations.make()
   hasUnsettled = () => settler.unsettled().length > 0
 
   const jobs = yield* Jobs.make({
@@ -164,10 +173,13 @@ export const run = Effect.fnUntraced(function*(
     runners,
     isLost,
     lost,
-    onStart: (job) => publish(new WorkerEvent.JobStarted({ pool: id, job })),
+    durations,
+    onStart: (job) => {
+      if (isHeard()) publish(new WorkerEvent.JobStarted({ pool: id, job }))
+    },
     pool: id,
     onOutcome: settler.offer,
-    onRecorded: (outcome, isRecorded) => Effect.asVoid(onSettled(outcome, isRecorded)),
+    onRecorded: onSettled,
     onStopping: (running) => publish(new WorkerEvent.PoolStopping({ pool: id, running })),
     onInterrupting: (running) => publish(new WorkerEvent.PoolInterrupting({ pool: id, running })),
     hurry
@@ -176,6 +188,22 @@ export const run = Effect.fnUntraced(function*(
   holds = jobs.holds
   running = jobs.running
   cancel = jobs.cancel
+
+  const batches = store.capabilities.batch && settings.mayBatch
+    ? yield* Batches.make({
+      pool: id,
+      store,
+      runners,
+      jobs,
+      durations,
+      scope,
+      answered,
+      onSettled: (outcome) => onSettled(outcome, true),
+      offer: settler.offer,
+      onUnavailable: unavailable,
+      onDoubt: doubtNow
+    })
+    : undefined
 
   yield* Effect.forkScoped(Housekeeping.run({
     id,
@@ -219,7 +247,7 @@ export const run = Effect.fnUntraced(function*(
         isInDoubt = false
       }
       wake.closeUnsafe()
-      const wanted = jobs.wanted()
+      const wanted = jobs.wanted(batches?.areWorthwhile() !== true)
       // An idle pool sends one statement a poll interval, its heartbeats included.
       const beat = wasIdle && lease.isDueWithin(pollMillis * maxJitter)
       const sentAt = yield* Lease.monotonicMillis
@@ -227,9 +255,9 @@ export const run = Effect.fnUntraced(function*(
       const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, beat, ...wanted }))
       yield* jobs.accept(claimed.jobs)
       if (claimed.heartbeat !== undefined) yield* lease.heard(claimed.heartbeat, sentAt)
-      return { ...claimed, start: wanted.start }
+      return { ...claimed, ...wanted }
     }).pipe(
-      Effect.tapCause(() => doubt),
+      Effect.tapCause(() => Effect.sync(doubtNow)),
       // An interruption comes before a claim or after its jobs are accepted, never in between.
       Effect.uninterruptible,
       claims.withPermit,
@@ -251,13 +279,16 @@ export const run = Effect.fnUntraced(function*(
 
   yield* Effect.gen(function*() {
     let wasIdle = false
+    let wasFull = false
     while (true) {
       yield* jobs.demand
       yield* settler.keptUp
       const flags = yield* forbiddenFlags
+      if (wasFull && flags.length === 0 && batches?.areWorthwhile() === true) yield* batches.run
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
-      const { contended, jobs: claimed, nextDueIn, start } = yield* claim(flags, wasIdle)
+      const { contended, jobs: claimed, limit, nextDueIn, start } = yield* claim(flags, wasIdle)
       wasIdle = false
+      wasFull = claimed.length >= limit
       if (claimed.length > 0) {
         publish(new WorkerEvent.JobsClaimed({ pool: id, count: claimed.length }))
         contendedInARow = 0

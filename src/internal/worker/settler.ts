@@ -25,6 +25,8 @@ export interface Outcome {
   readonly settlement: Settlement
   /** How long the attempt took, in milliseconds. */
   readonly millis: number
+  /** Whether it belongs to a batch whose transaction was lost. */
+  readonly isLate?: boolean | undefined
 }
 
 export interface Settler {
@@ -53,7 +55,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** How long the end waits for what is left to be recorded. */
   readonly flushTimeout: Duration.Duration
   /** Told of each outcome once it is recorded, or known never to be. */
-  readonly onSettled: (outcome: Outcome, isRecorded: boolean) => Effect.Effect<void>
+  readonly onSettled: (outcome: Outcome, isRecorded: boolean) => void
   readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Settler, never, Scope.Scope> {
   const { answered, exclusively, flushTimeout, isHeldAgain, isLost, onDied, onSettled } = options
@@ -70,13 +72,22 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const tell = (outcomes: ReadonlyArray<Outcome>, isRecorded: (outcome: Outcome) => boolean) =>
-    Effect.forEach(outcomes, (outcome) => {
-      forget(outcome)
-      return onSettled(outcome, isRecorded(outcome))
-    }, { discard: true })
+    Effect.sync(() => {
+      for (const outcome of outcomes) {
+        forget(outcome)
+        onSettled(outcome, isRecorded(outcome))
+      }
+    })
+
+  const write = (outcomes: ReadonlyArray<Outcome>) =>
+    answered(
+      outcomes[0]?.isLate === true
+        ? store.settleLate(pool, outcomes)
+        : store.settle(pool, outcomes.map((outcome) => outcome.settlement))
+    )
 
   const settle = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<void> =>
-    answered(store.settle(pool, outcomes.map((outcome) => outcome.settlement))).pipe(
+    outcomes.length === 0 ? Effect.void : write(outcomes).pipe(
       Effect.flatMap((recorded) => tell(outcomes, (outcome) => recorded.has(outcome.job.id))),
       Effect.catch((error) => error.isTransient ? settleAgain(outcomes, error, 0) : isolate(outcomes, error))
     )
@@ -94,7 +105,7 @@ export const make = Effect.fnUntraced(function*(options: {
       yield* Effect.sleep(Duration.millis(backoff))
       const again = yield* Effect.result(exclusively(Effect.suspend(() => {
         const open = outcomes.filter(({ job }) => !isHeldAgain(job.id))
-        return answered(store.settle(pool, open.map((outcome) => outcome.settlement)))
+        return write(open)
       })))
       if (Result.isSuccess(again)) return yield* tell(outcomes, () => true)
       if (!again.failure.isTransient) return yield* isolate(outcomes, again.failure)
@@ -131,15 +142,18 @@ export const make = Effect.fnUntraced(function*(options: {
         }
       }])
     }
-    forget(only)
     return Effect.andThen(
       Effect.logError(`The outcome of job ${only.job.id} could not be recorded.`, error),
-      onSettled(only, false)
+      tell([only], () => false)
     )
   }
 
   const fiber = yield* Queue.takeBetween(queue, 1, maxBatch).pipe(
-    Effect.flatMap(settle),
+    Effect.flatMap((outcomes) => {
+      const late = outcomes.filter(({ isLate }) => isLate === true)
+      if (late.length === 0) return settle(outcomes)
+      return Effect.andThen(settle(late), settle(outcomes.filter(({ isLate }) => isLate !== true)))
+    }),
     Effect.forever,
     Effect.ignore,
     Effect.onError(onDied),

@@ -1,0 +1,160 @@
+-- breaking: false
+-- repeatable: true
+
+-- Batches: jobs that are held by the locks of an open transaction and nothing else. Planned once a session, as the claim.
+
+-- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
+-- itself when it is idle for seconds. Plan and indexes as in the claim. `task` is the place of the task's name; `rest` is
+-- null for a job as most are, or else [the attempt to come, max_attempts, key, revision, flags, last_error, priority].
+create or replace function :schema._private_kongtask_lock_batch(task_names text[], max_jobs int)
+returns table (id text, task int, payload text, run_at float8, created_at float8, rest text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  return query
+  with recursive tasks as materialized (
+    select id, array_position(task_names, identifier) as place from :schema._private_tasks
+    where identifier = any (task_names)
+  ), lanes (task_id, place, priority) as (
+    select tasks.id, tasks.place, (
+      select priority from :schema._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is null
+      order by priority nulls first limit 1
+    ) from tasks
+    union all
+    select lanes.task_id, lanes.place, (
+      select priority from :schema._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority nulls first limit 1
+    ) from lanes where lanes.priority is not null
+  ), heads as materialized (
+    select lanes.task_id, lanes.place, lanes.priority
+    from lanes
+    cross join lateral (
+      select run_at from :schema._private_jobs
+      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
+        and run_at <= now()
+      order by run_at nulls first, id limit 1
+    ) as head
+    order by lanes.priority, head.run_at
+  )
+  select job.id::text as id, heads.place as task, job.payload::text as payload,
+    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
+    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
+      or job.flags is not null or job.last_error is not null or job.priority <> 0
+    then json_build_array(
+      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
+    )::text end as rest
+  from heads
+  cross join lateral (
+    select * from :schema._private_jobs
+    where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+      and run_at <= now()
+    order by run_at nulls first, id limit max_jobs
+    for update skip locked
+  ) as job
+  limit max_jobs;
+end
+$body$;
+
+-- Notes what a stream is about to run, and answers those of the jobs that another pool's stream was running when its
+-- transaction ended badly. To be committed on another connection than the batch's, before the first handler starts; a
+-- crash of the server may lose it. The statement's snapshot is later than the locks, so that a note of a batch that has
+-- ended well is not seen any more. Primary key, and a scan of the streams.
+create or replace function :schema._private_kongtask_note_batch(own_stream text, own_pool text, own_ids bigint[])
+returns setof text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  insert into :schema._private_kongtask_batches as batch (stream, pool, job_ids)
+  values (own_stream, own_pool, own_ids)
+  on conflict (stream) do update set job_ids = excluded.job_ids, noted_at = now();
+
+  return query
+  select noted.id::text
+  from :schema._private_kongtask_batches as other
+  cross join lateral unnest(other.job_ids) as noted (id)
+  join unnest(own_ids) as own (id) on own.id = noted.id
+  where other.pool <> own_pool and other.job_ids is not null;
+end
+$body$;
+
+-- Charges jobs that this transaction holds with the death of the pool that was running them, once a note. Primary key.
+create or replace function :schema._private_kongtask_charge_suspects(own_pool text, suspects bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+begin
+  with charged as (
+    update :schema._private_jobs as job
+    set attempts = job.attempts + 1, updated_at = now(),
+      last_error = 'The pool that ran attempt ' || job.attempts + 1 || ' died.'
+    where job.id = any (suspects) and job.attempts < job.max_attempts
+    returning job.id, job.attempts, job.last_error
+  )
+  insert into :schema._private_kongtask_failed_attempts as record (job_id, attempt, tag, message)
+  select charged.id, charged.attempts, 'PoolDied', charged.last_error from charged
+  on conflict (job_id, attempt) do update
+  set failed_at = now(), tag = excluded.tag, message = excluded.message, data = null;
+
+  update :schema._private_kongtask_batches as batch
+  set job_ids = nullif(array(select unnest(batch.job_ids) except select unnest(suspects)), '{}')
+  where batch.pool <> own_pool and batch.job_ids && suspects;
+end
+$body$;
+
+-- Claims jobs whose rows this transaction holds. Primary key; for a registered pool only.
+create or replace function :schema._private_kongtask_promote(pool text, job_ids bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  with holder as materialized (
+    select from :schema._private_kongtask_pools where id = pool for key share
+  )
+  update :schema._private_jobs
+  set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
+  where id = any (job_ids) and exists (select from holder);
+end
+$body$;
+
+-- Records outcomes of a batch whose transaction was lost, of those jobs that nobody has touched or holds since: `untouched`
+-- are their ids, attempts and revisions. They are claimed and settled in one step. Primary key.
+create or replace function :schema._private_kongtask_settle_late(
+  pool text, untouched json, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json
+)
+returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+#variable_conflict use_column
+declare
+  free_ids bigint[];
+begin
+  free_ids := array(
+    select job.id
+    from json_to_recordset(untouched) as known (id int8, attempts int, revision int)
+    join :schema._private_jobs as job on job.id = known.id
+    where job.attempts = known.attempts and job.revision = known.revision and job.locked_at is null
+    for update of job skip locked
+  );
+  perform :schema._private_kongtask_promote(pool, free_ids);
+  return query select :schema._private_kongtask_settle(pool, completed_ids, cancelled_ids, failures, releases);
+end
+$body$;
