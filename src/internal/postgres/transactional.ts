@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
 import type { Store } from "../../JobStore.ts"
@@ -11,6 +12,12 @@ import type { KongTaskError } from "../../KongTaskError.ts"
 import { answeredWithin, unanswered } from "../deadline.ts"
 import { withTransaction } from "./errors.ts"
 import type * as Statements from "./statements.ts"
+
+/** Why the transaction is rolled back: the handler failed, the job was not the pool's any more, the commit hangs. */
+const Reason = Schema.Literals(["failed", "taken", "unanswered"])
+type Reason = typeof Reason.Type
+
+const isReason = Schema.is(Reason)
 
 /**
  * The completion of a job in the transaction of its handler's writes.
@@ -37,7 +44,7 @@ export const make = ({ failure, sql, statements }: {
     )
     const attempt = Effect.flatMap(
       Effect.exit(effect),
-      (ended): Effect.Effect<A, "failed" | "taken" | "unanswered" | SqlError> => {
+      (ended): Effect.Effect<A, Reason | SqlError> => {
         exit = ended
         return Exit.isSuccess(ended) ? Effect.as(complete, ended.value) : Effect.fail("failed")
       }
@@ -59,6 +66,8 @@ export const make = ({ failure, sql, statements }: {
     return attempt.pipe(
       withTransaction(sql),
       Effect.map(Option.some),
+      // When the rollback fails too, what it was for arrives as a defect.
+      Effect.catchDefect((defect) => isReason(defect) ? Effect.fail(defect) : Effect.die(defect)),
       Effect.catch((error): Effect.Effect<Option.Option<A>, E | KongTaskError> => {
         if (error === "taken") return Effect.succeedNone
         if (error === "unanswered") return resolve(unanswered(deadline))
