@@ -142,26 +142,50 @@ begin
 end
 $body$;
 
--- Adds one job with a key, in the modes `replace` and `preserve_run_at`; the spec is checked. A waiting job that has the
--- key gets the spec's values. One that is running or has failed for good loses its key and its remaining attempts, and
--- a new job is inserted, with the given number as its id if there is one.
+-- Adds one job with a key; the spec is checked. `is_added` is false when the job that has the key is the answer. In the
+-- modes `replace` and `preserve_run_at` a waiting job gets the spec's values; one that is running or has failed for good
+-- loses its key and its remaining attempts, and a new job is inserted, with the given number as its id if there is one.
+-- `unsafe_dedupe` counts the revision of the job up, whatever its state. KongTask's own modes leave it as it is, and do
+-- not lock it: `reject` whatever its state, `dedupe` unless it has failed for good, for then it loses its key.
 --
 -- An insert that meets a job which another transaction has added with the key since starts over. So does one whose task
 -- or queue does not exist, because it is new or because a cleanup has deleted it: a job must never lose its queue, nor
 -- get an id that was looked up before.
-create or replace function :schema._private_kongtask_add_keyed(spec :schema.job_spec, preserve_run_at boolean, number bigint)
-returns :schema._private_jobs
+--
+-- Has no settings of its own, for they cost more than the rest: those of the functions that call it hold.
+create or replace function :schema._private_kongtask_add_keyed(
+  spec :schema.job_spec, mode text, number bigint, out added :schema._private_jobs, out is_added boolean
+)
 language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
 as $body$
 declare
-  ids constant regclass := pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id');
   held :schema._private_jobs;
-  added :schema._private_jobs;
 begin
   loop
-    select * into held from :schema._private_jobs as job where job.key = spec.job_key for update;
+    if mode in ('replace', 'preserve_run_at') then
+      select * into held from :schema._private_jobs as job where job.key = spec.job_key for update;
+    elsif mode = 'unsafe_dedupe' then
+      update :schema._private_jobs as job
+      set revision = job.revision + 1, updated_at = now()
+      where job.key = spec.job_key
+      returning * into added;
+      is_added := added.id is null;
+      exit when not is_added;
+    else
+      select * into held from :schema._private_jobs as job where job.key = spec.job_key;
+      if held.id is not null and (mode = 'reject' or held.attempts < held.max_attempts or held.locked_at < 'infinity') then
+        added := held;
+        is_added := false;
+        exit;
+      elsif held.id is not null then
+        -- Nobody may revive it between here and its replacement.
+        perform from :schema._private_jobs as job
+        where job.id = held.id and job.key = spec.job_key and job.attempts >= job.max_attempts
+          and (job.locked_at is null or job.locked_at = 'infinity')
+        for update;
+        continue when not found;
+      end if;
+    end if;
 
     if held.attempts < held.max_attempts and (held.locked_at is null or held.locked_at = 'infinity') then
       update :schema._private_jobs as job
@@ -170,7 +194,8 @@ begin
         task_id = task.id,
         payload = :schema._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
         priority = coalesce(spec.priority, 0),
-        run_at = case when preserve_run_at and job.attempts = 0 then job.run_at else coalesce(spec.run_at, now()) end,
+        run_at = case when mode = 'preserve_run_at' and job.attempts = 0
+          then job.run_at else coalesce(spec.run_at, now()) end,
         attempts = 0,
         max_attempts = coalesce(spec.max_attempts, 25),
         last_error = null,
@@ -195,7 +220,7 @@ begin
         (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
       overriding system value
       select
-        coalesce(number, nextval(ids)),
+        coalesce(number, nextval(pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id'))),
         queue.id,
         task.id,
         coalesce(spec.payload, '{}'),
@@ -212,37 +237,38 @@ begin
       returning * into added;
     end if;
 
-    if added.id is not null then
-      return added;
-    end if;
+    is_added := true;
+    exit when added.id is not null;
     perform :schema._private_kongtask_create_names(array[spec.identifier], array[spec.queue_name]);
   end loop;
 end
 $body$;
 
--- Adds the jobs as if add_job had been called with each spec in turn, and returns their rows in the order of the specs.
+-- Adds the jobs as if each spec had been added in turn, with its key in its mode (see _private_kongtask_add_keyed), and
+-- announces them. Returns their rows, each with the place of its spec, in no order.
 --
--- Keys are dealt with in their own order, so that two calls with the same keys cannot deadlock. Ids are given out in the
--- order of the specs beforehand, because they decide between jobs of equal priority and run_at; only those that will be
--- needed, as far as one can tell before the keys are locked.
-create or replace function :schema.add_jobs(specs :schema.job_spec[], job_key_preserve_run_at boolean default false)
-returns setof :schema._private_jobs
+-- Keys are locked in their own order, so that two calls with the same keys cannot deadlock: in one insert when no job
+-- has any of them, one by one otherwise. The insert locks, and leaves alone, a job that was added at the same moment, so
+-- that the order holds when it is dealt with afterwards. Ids are given out in the order of the specs beforehand, because
+-- they decide between jobs of equal priority and run_at; only those that will be needed, as far as one can tell before
+-- the keys are locked.
+create or replace function :schema._private_kongtask_add_specs(specs :schema.job_spec[], modes text[])
+returns table (place int, is_added boolean, job :schema._private_jobs)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $body$
+#variable_conflict use_column
 declare
   ids constant regclass := pg_get_serial_sequence(quote_ident(:schema_literal) || '._private_jobs', 'id');
   numbers bigint[];
-  results :schema._private_jobs[];
-  without_key int := 0;
-  place int;
-  added :schema._private_jobs;
+  without_key int;
+  key_is_taken boolean;
+  with_key int := 0;
+  added int;
+  keyed record;
+  result record;
 begin
-  if coalesce(cardinality(specs), 0) = 0 then
-    return;
-  end if;
-
   perform :schema._private_kongtask_check_spec(
     spec.identifier, spec.queue_name, spec.max_attempts, spec.job_key, spec.priority
   )
@@ -259,87 +285,145 @@ begin
   where task.id is null or (spec.queue_name is not null and queue.id is null)
   having count(*) > 0;
 
-  numbers := array(
-    select case when spec.is_new then nextval(ids) end
-    from (
-      select
-        spec.job_key is null or (
-          row_number() over (partition by spec.job_key order by spec.ordinality) = 1
-          and waiting.id is null
-        ) as is_new
-      from unnest(specs) with ordinality as spec
-      left join lateral (
-        select job.id
-        from :schema._private_jobs as job
-        where job.key = spec.job_key
-          and job.attempts < job.max_attempts
-          and (job.locked_at is null or job.locked_at = 'infinity')
-        offset 0
-      ) as waiting on true
-      order by spec.ordinality
-    ) as spec
-  );
-
-  select count(*) into without_key from unnest(specs) as spec where spec.job_key is null;
+  select
+    array_agg(case when spec.is_new then nextval(ids) end order by spec.place),
+    count(*) filter (where spec.job_key is null),
+    coalesce(bool_or(spec.is_taken), false)
+  into numbers, without_key, key_is_taken
+  from (
+    select
+      spec.ordinality::int as place, spec.job_key, other.id is not null as is_taken,
+      spec.job_key is null or (
+        row_number() over (partition by spec.job_key order by spec.ordinality) = 1
+        and case modes[spec.ordinality::int]
+          when 'unsafe_dedupe' then other.id is null
+          when 'reject' then other.id is null
+          when 'dedupe' then (other.attempts < other.max_attempts or other.locked_at < 'infinity') is not true
+          else (other.attempts < other.max_attempts and (other.locked_at is null or other.locked_at = 'infinity'))
+            is not true
+        end
+      ) as is_new
+    from unnest(specs) with ordinality as spec
+    left join lateral (
+      select job.id, job.attempts, job.max_attempts, job.locked_at
+      from :schema._private_jobs as job
+      where job.key = spec.job_key
+      offset 0
+    ) as other on true
+    order by spec.ordinality
+  ) as spec;
 
   while without_key > 0 loop
-    place := 1;
-    for added in
-      with inserted as (
-        insert into :schema._private_jobs (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
-        overriding system value
-        select
-          numbers[spec.ordinality::int],
-          queue.id,
-          task.id,
-          coalesce(spec.payload, '{}'),
-          coalesce(spec.run_at, now()),
-          coalesce(spec.max_attempts, 25),
-          coalesce(spec.priority, 0),
-          (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
-        from unnest(specs) with ordinality as spec
-        cross join lateral (
-          select id from :schema._private_tasks where identifier = spec.identifier offset 0
-        ) as task
-        left join lateral (
-          select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
-        ) as queue on true
-        where spec.job_key is null
-          and (spec.queue_name is null or queue.id is not null)
-          and results[spec.ordinality::int] is null
-        order by spec.ordinality
-        returning *
-      )
-      select * from inserted order by id
-    loop
-      -- Both the numbers and the rows ascend.
-      while numbers[place] is distinct from added.id loop
-        place := place + 1;
-      end loop;
-      results[place] := added;
-      without_key := without_key - 1;
-    end loop;
+    return query
+    with resolved as materialized (
+      select
+        spec.ordinality, numbers[spec.ordinality::int] as number, queue.id as queue_id, task.id as task_id, spec.payload,
+        spec.run_at, spec.max_attempts, spec.priority, spec.flags
+      from unnest(specs) with ordinality as spec
+      cross join lateral (
+        select id from :schema._private_tasks where identifier = spec.identifier offset 0
+      ) as task
+      left join lateral (
+        select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+      ) as queue on true
+      where spec.job_key is null and (spec.queue_name is null or queue.id is not null)
+    ), inserted as (
+      insert into :schema._private_jobs as job (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+      overriding system value
+      select
+        number, queue_id, task_id, coalesce(payload, '{}'), coalesce(run_at, now()), coalesce(max_attempts, 25),
+        coalesce(priority, 0), (select jsonb_object_agg(flag, true) from unnest(flags) as flag)
+      from resolved
+      where (select count(*) from resolved) = without_key
+      order by ordinality
+      returning job.id as number, job as inserted
+    )
+    select resolved.ordinality::int, true, inserted.inserted
+    from inserted join resolved on resolved.number = inserted.number;
+    exit when found;
 
-    -- What is left has a task or a queue that a cleanup has just deleted.
-    if without_key > 0 then
-      perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
-      from unnest(specs) as spec;
-    end if;
+    -- A cleanup has just deleted a task or a queue.
+    perform :schema._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+    from unnest(specs) as spec;
   end loop;
 
-  for place in
-    select spec.ordinality::int
+  if without_key < cardinality(specs) and not key_is_taken then
+    return query
+    with resolved as materialized (
+      select
+        spec.ordinality, numbers[spec.ordinality::int] as number, queue.id as queue_id, task.id as task_id, spec.payload,
+        spec.run_at, spec.max_attempts, spec.job_key, spec.priority, spec.flags
+      from unnest(specs) with ordinality as spec
+      cross join lateral (
+        select id from :schema._private_tasks where identifier = spec.identifier offset 0
+      ) as task
+      left join lateral (
+        select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+      ) as queue on true
+      where spec.job_key is not null and numbers[spec.ordinality::int] is not null
+        and (spec.queue_name is null or queue.id is not null)
+    ), inserted as (
+      insert into :schema._private_jobs as job
+        (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+      overriding system value
+      select
+        number, queue_id, task_id, coalesce(payload, '{}'), coalesce(run_at, now()), coalesce(max_attempts, 25), job_key,
+        coalesce(priority, 0), (select jsonb_object_agg(flag, true) from unnest(flags) as flag)
+      from resolved
+      -- Without one of its names a key would be locked out of order.
+      where (select count(*) from resolved) = (select count(number) from unnest(numbers) as number) - without_key
+      order by job_key
+      on conflict (key) do update set key = excluded.key where false
+      returning job.id as number, job as inserted
+    )
+    select resolved.ordinality::int, true, inserted.inserted
+    from inserted join resolved on resolved.number = inserted.number;
+    get diagnostics with_key = row_count;
+  end if;
+
+  added := without_key + with_key;
+
+  for keyed in
+    select spec.ordinality::int as place
     from unnest(specs) with ordinality as spec
-    where spec.job_key is not null
+    left join lateral (
+      select job.id from :schema._private_jobs as job where job.id = numbers[spec.ordinality::int] and with_key > 0 offset 0
+    ) as inserted on true
+    where spec.job_key is not null and inserted.id is null
     order by spec.job_key, spec.ordinality
   loop
-    results[place] := :schema._private_kongtask_add_keyed(
-      specs[place], coalesce(job_key_preserve_run_at, false), numbers[place]
-    );
+    place := keyed.place;
+    select * into result
+    from :schema._private_kongtask_add_keyed(specs[keyed.place], modes[keyed.place], numbers[keyed.place]);
+    is_added := result.is_added;
+    job := result.added;
+    return next;
+    added := added + is_added::int;
   end loop;
 
-  perform :schema._private_kongtask_notify(cardinality(specs));
-  return query select * from unnest(results);
+  if added > 0 then
+    perform :schema._private_kongtask_notify(added);
+  end if;
+end
+$body$;
+
+-- Adds the jobs as if add_job had been called with each spec in turn, and returns their rows in the order of the specs.
+create or replace function :schema.add_jobs(specs :schema.job_spec[], job_key_preserve_run_at boolean default false)
+returns setof :schema._private_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  if coalesce(cardinality(specs), 0) = 0 then
+    return;
+  end if;
+  return query
+  select (result.job).*
+  from :schema._private_kongtask_add_specs(
+    specs,
+    array_fill(case when job_key_preserve_run_at then 'preserve_run_at' else 'replace' end, array[cardinality(specs)])
+  ) as result
+  order by result.place;
 end
 $body$;
 
@@ -367,55 +451,47 @@ set enable_seqscan = off
 as $body$
 declare
   added :schema._private_jobs;
+  is_added boolean := true;
+  result record;
 begin
   perform :schema._private_kongtask_check_spec(identifier, queue_name, max_attempts, job_key, priority);
 
   if job_key is not null and job_key_mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe') then
     raise exception 'job_key_mode is ''%''; it must be ''replace'', ''preserve_run_at'' or ''unsafe_dedupe''', job_key_mode
       using errcode = 'GWBKM';
-  elsif job_key is not null and job_key_mode is distinct from 'unsafe_dedupe' then
-    added := :schema._private_kongtask_add_keyed(
+  elsif job_key is not null then
+    select * into result
+    from :schema._private_kongtask_add_keyed(
       cast(row(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags) as :schema.job_spec),
-      coalesce(job_key_mode = 'preserve_run_at', false),
+      coalesce(job_key_mode, 'replace'),
       null
     );
-    perform :schema._private_kongtask_notify(1);
-    return added;
+    added := result.added;
+    is_added := result.is_added;
+  else
+    loop
+      insert into :schema._private_jobs (job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+      select
+        queue.id,
+        task.id,
+        coalesce(add_job.payload, '{}'),
+        coalesce(add_job.run_at, now()),
+        coalesce(add_job.max_attempts, 25),
+        coalesce(add_job.priority, 0),
+        (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
+      from :schema._private_tasks as task
+      left join :schema._private_job_queues as queue on queue.queue_name = add_job.queue_name
+      where task.identifier = add_job.identifier
+        and (add_job.queue_name is null or queue.id is not null)
+      returning * into added;
+      exit when found;
+      perform :schema._private_kongtask_create_names(array[identifier], array[queue_name]);
+    end loop;
   end if;
 
-  loop
-    if job_key is not null then
-      update :schema._private_jobs as job
-      set revision = job.revision + 1, updated_at = now()
-      where job.key = job_key
-      returning * into added;
-      if found then
-        return added;
-      end if;
-    end if;
-
-    insert into :schema._private_jobs (job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
-    select
-      queue.id,
-      task.id,
-      coalesce(add_job.payload, '{}'),
-      coalesce(add_job.run_at, now()),
-      coalesce(add_job.max_attempts, 25),
-      job_key,
-      coalesce(add_job.priority, 0),
-      (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
-    from :schema._private_tasks as task
-    left join :schema._private_job_queues as queue on queue.queue_name = add_job.queue_name
-    where task.identifier = add_job.identifier
-      and (add_job.queue_name is null or queue.id is not null)
-    on conflict (key) do nothing
-    returning * into added;
-    exit when found;
-
-    perform :schema._private_kongtask_create_names(array[identifier], array[queue_name]);
-  end loop;
-
-  perform :schema._private_kongtask_notify(1);
+  if is_added then
+    perform :schema._private_kongtask_notify(1);
+  end if;
   return added;
 end
 $body$;

@@ -35,19 +35,94 @@ as $body$
     $1.flags::text
 $body$;
 
--- Adds jobs in the order of the specs, all or none, in any key mode: those of add_job, and
+-- Adds jobs without keys, in their order, and announces them. A spec, [task, queue, run_at, delay, attempts, priority,
+-- flags], is often that of many jobs: `spec_places` says which one, from 1, is each payload's. So the answer is short too:
+-- the new ids in order, separated by commas, when they were added, and for each spec [run_at, state, flags].
 --
--- - `reject`: a job that has the key, whatever its state, refuses the whole call.
--- - `dedupe`: a job that has the key and waits or runs stays as it is and is the answer. One that has failed for good
---   loses the key, and a new job is added.
+-- With `may_wait` it makes tasks and queues that are missing, as others may be doing at the same moment. Without it there
+-- is no row then: it waits for nobody's transaction, and so many callers can share it.
+create or replace function :schema._private_kongtask_insert_jobs(
+  specs json, spec_places int[], payloads json, may_wait boolean
+)
+returns table (ids text, created_at float8, specs_added text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+#variable_conflict use_column
+begin
+  perform :schema._private_kongtask_check_spec(
+    spec.value ->> 0, spec.value ->> 1, (spec.value ->> 4)::int, null, (spec.value ->> 5)::int
+  )
+  from json_array_elements(specs) as spec;
+
+  loop
+    return query
+    with resolved as materialized (
+      select
+        spec.ordinality, task.id as task_id, queue.id as queue_id,
+        coalesce(
+          to_timestamp((spec.value ->> 2)::float8 / 1000),
+          now() + (spec.value ->> 3)::float8 * interval '1 millisecond',
+          now()
+        ) as run_at,
+        coalesce((spec.value ->> 4)::int, 25) as max_attempts, coalesce((spec.value ->> 5)::int, 0) as priority,
+        case when json_typeof(spec.value -> 6) = 'array'
+          then (select jsonb_object_agg(flag, true) from json_array_elements_text(spec.value -> 6) as flag)
+        end as flags
+      from json_array_elements(specs) with ordinality as spec
+      cross join lateral (
+        select id from :schema._private_tasks where identifier = spec.value ->> 0 offset 0
+      ) as task
+      left join lateral (
+        select id from :schema._private_job_queues where queue_name = spec.value ->> 1 offset 0
+      ) as queue on true
+      where spec.value ->> 1 is null or queue.id is not null
+    ), added as (
+      insert into :schema._private_jobs as job
+        (job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+      select spec.queue_id, spec.task_id, item.payload, spec.run_at, spec.max_attempts, spec.priority, spec.flags
+      from rows from (json_array_elements(payloads), unnest(spec_places)) with ordinality
+        as item (payload, place, ordinality)
+      join resolved as spec on spec.ordinality = item.place
+      where (select count(*) from resolved) = json_array_length(specs)
+      order by item.ordinality
+      returning job.id
+    )
+    select
+      added.ids, :schema._private_kongtask_millis(now()),
+      (
+        select json_agg(
+          json_build_array(
+            :schema._private_kongtask_millis(run_at),
+            :schema._private_kongtask_state(run_at, 0, max_attempts, null),
+            flags::text
+          )
+          order by ordinality
+        )::text
+        from resolved
+      )
+    from (select string_agg(id::text, ',' order by id) as ids from added) as added
+    where added.ids is not null;
+
+    if found then
+      perform :schema._private_kongtask_notify(cardinality(spec_places));
+      return;
+    end if;
+    exit when not may_wait;
+    perform :schema._private_kongtask_create_names(array_agg(spec.value ->> 0), array_agg(spec.value ->> 1))
+    from json_array_elements(specs) as spec;
+  end loop;
+end
+$body$;
+
+-- Adds jobs in the order of the specs, each in its key mode (see _private_kongtask_add_keyed), and announces them. With
+-- `all_or_none` a job that is refused, in the mode `reject`, refuses the whole call. A refusal is a row, not an error, so
+-- that the caller's transaction goes on: whatever was added before it is undone by the end of the block, and the rows of
+-- those jobs are to be ignored.
 --
--- A refusal is a row, not an error, so that the caller's transaction goes on: whatever was added before it is undone by
--- the end of the block, and the rows of those jobs are to be ignored. An insert that races another one of the same key
--- shows by its result: add_job's `unsafe_dedupe` counts up the revision of the job that was there first.
---
--- The specs are arrays of [task, queue, run_at, delay, attempts, key, priority, flags, key mode]. Locks what add_job
--- locks; a job that refuses or answers is not locked, unless it was added at the same moment.
-create or replace function :schema._private_kongtask_add_jobs(specs json, payloads json)
+-- The specs are arrays of [task, queue, run_at, delay, attempts, key, priority, flags, key mode].
+create or replace function :schema._private_kongtask_add_jobs(specs json, payloads json, all_or_none boolean)
 returns table (place int, refused boolean, job :schema._private_jobs)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -55,101 +130,86 @@ set enable_seqscan = off
 as $body$
 #variable_conflict use_column
 declare
-  spec record;
-  held :schema._private_jobs;
-  added :schema._private_jobs;
+  parsed :schema.job_spec[];
+  modes text[];
+  mode text;
+  result record;
 begin
   -- The usual refusal: seen before anything uses up an id.
-  select item.ordinality::int as place, other as held into spec
-  from json_array_elements(specs) with ordinality as item (value, ordinality)
-  cross join lateral (
-    select * from :schema._private_jobs as job where job.key = item.value ->> 5 offset 0
-  ) as other
-  where item.value ->> 8 = 'reject'
-  order by item.ordinality
-  limit 1;
-  if found then
-    place := spec.place;
-    refused := true;
-    job := spec.held;
-    return next;
-    return;
+  if all_or_none then
+    select item.ordinality::int as place, other as held into result
+    from json_array_elements(specs) with ordinality as item (value, ordinality)
+    cross join lateral (
+      select * from :schema._private_jobs as job where job.key = item.value ->> 5 offset 0
+    ) as other
+    where item.value ->> 8 = 'reject'
+    order by item.ordinality
+    limit 1;
+    if found then
+      place := result.place;
+      refused := true;
+      job := result.held;
+      return next;
+      return;
+    end if;
   end if;
 
-  begin
-    for spec in
-      select
-        items.ordinality::int as place, items.item ->> 0 as task, items.payload, items.item ->> 1 as queue_name,
-        coalesce(
-          to_timestamp((items.item ->> 2)::float8 / 1000),
-          now() + (items.item ->> 3)::float8 * interval '1 millisecond'
-        ) as run_at,
-        (items.item ->> 4)::int as max_attempts, items.item ->> 5 as key, (items.item ->> 6)::int as priority,
-        case when json_typeof(items.item -> 7) = 'array'
-          then (select array_agg(flag) from json_array_elements_text(items.item -> 7) as flag)
-        end as flags,
-        items.item ->> 8 as key_mode
-      from rows from (json_array_elements(specs), json_array_elements(payloads))
-        with ordinality as items (item, payload, ordinality)
-      order by items.ordinality
-    loop
-      loop
-        added := null;
-        held := null;
-        if spec.key is not null and spec.key_mode in ('reject', 'dedupe') then
-          select * into held from :schema._private_jobs as other where other.key = spec.key;
-        end if;
+  -- The limits of the columns are checked here too, for those that a spec cannot hold.
+  perform :schema._private_kongtask_check_spec(
+    item.value ->> 0, item.value ->> 1, (item.value ->> 4)::int, item.value ->> 5, (item.value ->> 6)::int
+  )
+  from json_array_elements(specs) as item;
 
-        if held.id is not null and spec.key_mode = 'reject' then
+  select
+    array_agg(
+      cast(row(
+        item ->> 0,
+        payload,
+        item ->> 1,
+        coalesce(
+          to_timestamp((item ->> 2)::float8 / 1000), now() + (item ->> 3)::float8 * interval '1 millisecond'
+        ),
+        (item ->> 4)::int,
+        item ->> 5,
+        (item ->> 6)::int,
+        case when json_typeof(item -> 7) = 'array'
+          then (select array_agg(flag) from json_array_elements_text(item -> 7) as flag)
+        end
+      ) as :schema.job_spec)
+      order by ordinality
+    ),
+    array_agg(item ->> 8 order by ordinality)
+  into parsed, modes
+  from rows from (json_array_elements(specs), json_array_elements(payloads))
+    with ordinality as items (item, payload, ordinality);
+
+  foreach mode in array modes loop
+    if mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe', 'dedupe', 'reject') then
+      raise exception 'job_key_mode is "%"', mode using errcode = 'GWBKM';
+    end if;
+  end loop;
+
+  if all_or_none and 'reject' = any (modes) then
+    begin
+      for result in
+        select * from :schema._private_kongtask_add_specs(parsed, modes) as result order by result.place
+      loop
+        place := result.place;
+        refused := not result.is_added and modes[result.place] = 'reject';
+        job := result.job;
+        return next;
+        if refused then
           raise exception 'the key is taken' using errcode = 'KTDUP';
-        elsif held.id is not null and (held.attempts < held.max_attempts or held.locked_at < 'infinity') then
-          added := held;
-        elsif held.id is not null then
-          -- Locked, so that nobody revives it between here and its replacement.
-          perform from :schema._private_jobs as other
-          where other.id = held.id and other.key = spec.key and other.attempts >= other.max_attempts
-            and (other.locked_at is null or other.locked_at = 'infinity')
-          for update;
-          if found then
-            added := :schema.add_job(
-              spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
-              spec.flags, 'replace'
-            );
-          end if;
-        elsif spec.key is null or spec.key_mode not in ('reject', 'dedupe') then
-          added := :schema.add_job(
-            spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
-            spec.flags, spec.key_mode
-          );
-        else
-          begin
-            held := :schema.add_job(
-              spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
-              spec.flags, 'unsafe_dedupe'
-            );
-            if held.revision > 0 then
-              raise exception 'the key is taken' using errcode = 'KTDUP';
-            end if;
-            added := held;
-          exception when sqlstate 'KTDUP' then
-            if spec.key_mode = 'reject' then
-              raise;
-            end if;
-          end;
         end if;
-        exit when added.id is not null;
       end loop;
-      place := spec.place;
-      refused := false;
-      job := added;
-      return next;
-    end loop;
-  exception when sqlstate 'KTDUP' then
-    place := spec.place;
-    refused := true;
-    job := held;
-    return next;
-  end;
+    exception when sqlstate 'KTDUP' then
+      return;
+    end;
+  else
+    return query
+    select result.place, not result.is_added and modes[result.place] = 'reject', result.job
+    from :schema._private_kongtask_add_specs(parsed, modes) as result;
+  end if;
 end
 $body$;
 

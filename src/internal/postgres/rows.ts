@@ -26,7 +26,8 @@ export interface JobRow {
 /** A job as a claim answers it. */
 export type ClaimedRow = Omit<JobRow, "state" | "updated_at" | "locked_at" | "locked_by">
 
-const flagNames = (flags: string | null): ReadonlyArray<string> => flags === null ? [] : Object.keys(JSON.parse(flags))
+export const flagNames = (flags: string | null): ReadonlyArray<string> =>
+  flags === null ? [] : Object.keys(JSON.parse(flags))
 
 /** Milliseconds come as floating point numbers that may be off in their last digits. */
 const toTime = (millis: number): DateTime.Utc => DateTime.makeUnsafe(Math.round(millis))

@@ -30,12 +30,21 @@ export const make = (schema: string) => ({
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
 
   /**
-   * $1 the specs, a JSON array of [task, queue, run_at, delay, attempts, key, priority, flags, key mode]; $2 their
-   * payloads, a JSON array of its own, because \`->>\` reads every string beside the one that it takes and refuses
-   * \`\\u0000\`. add_job is called once a spec, in the order of the array, inside this one statement.
+   * $1 distinct specs, $2 which one is each job's, $3 the payloads, a JSON array of its own, because `->>` reads every
+   * string beside the one that it takes and refuses `\u0000`; $4 whether to wait for others. Jobs without keys.
    */
-  addMany: `
-    select job.id::text as id, coalesce(task.identifier, ${schema}._private_kongtask_task_name(job.task_id)) as task,
+  insertJobs: `
+    select ids, created_at, specs_added
+    from ${schema}._private_kongtask_insert_jobs($1::json, $2::int[], $3::json, $4::bool)`,
+
+  /**
+   * $1 the specs, a JSON array of [task, queue, run_at, delay, attempts, key, priority, flags, key mode]; $2 their
+   * payloads; $3 whether one that is refused refuses all: then its row is the job that has the key, and the other rows
+   * are void. Names as in `add`.
+   */
+  addJobs: `
+    select added.place, added.refused, job.id::text as id,
+      coalesce(task.identifier, ${schema}._private_kongtask_task_name(job.task_id)) as task,
       ${schema}._private_kongtask_state(job.run_at, job.attempts, job.max_attempts, job.locked_at) as state,
       job.payload::text as payload,
       coalesce(queue.queue_name, ${schema}._private_kongtask_queue_name(job.job_queue_id)) as queue_name,
@@ -43,37 +52,11 @@ export const make = (schema: string) => ({
       job.max_attempts::int4 as max_attempts, job.last_error, ${schema}._private_kongtask_millis(job.created_at) as created_at,
       ${schema}._private_kongtask_millis(job.updated_at) as updated_at, job.key, ${schema}._private_kongtask_millis(job.locked_at) as locked_at, job.locked_by,
       job.revision::int4 as revision, job.flags::text as flags
-    from (
-      select ordinality, item ->> 0 as task, payload, item ->> 1 as queue_name,
-        coalesce(
-          to_timestamp((item ->> 2)::float8 / 1000), now() + (item ->> 3)::float8 * interval '1 millisecond'
-        ) as run_at,
-        (item ->> 4)::int as max_attempts, item ->> 5 as key, (item ->> 6)::int as priority,
-        case when json_typeof(item -> 7) = 'array'
-          then (select array_agg(flag) from json_array_elements_text(item -> 7) as flag)
-        end as flags,
-        item ->> 8 as key_mode
-      from rows from (json_array_elements($1::json), json_array_elements($2::json))
-        with ordinality as items (item, payload, ordinality)
-      order by ordinality
-    ) as spec
-    cross join lateral ${schema}.add_job(
-      spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority, spec.flags,
-      spec.key_mode
-    ) as job
+    from ${schema}._private_kongtask_add_jobs($1::json, $2::json, $3::bool) as added
+    cross join lateral (select (added.job).*) as job
     left join ${schema}._private_tasks as task on task.id = job.task_id
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id
-    order by spec.ordinality`,
-
-  /**
-   * `addMany` in any key mode, its parameters the same. A refused row is the job that has the key, and the other rows
-   * are void then.
-   */
-  addInAnyMode: `
-    select result.place, result.refused, described.*
-    from ${schema}._private_kongtask_add_jobs($1::json, $2::json) as result
-    cross join lateral ${schema}._private_kongtask_describe(result.job) as described
-    order by result.place`,
+    order by added.place`,
 
   /** $1 id. Primary key. */
   get: `

@@ -5,10 +5,11 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
-import * as Job from "../../Job.ts"
-import type { Announcement, Heartbeat, JobSpec, Store, Swept } from "../../JobStore.ts"
+import type * as Job from "../../Job.ts"
+import type { Announcement, Heartbeat, Store, Swept } from "../../JobStore.ts"
 import { KongTaskError, OtherTransaction } from "../../KongTaskError.ts"
 import { isEmbedded } from "../pglite/layer.ts"
+import * as Adding from "./adding.ts"
 import * as Administration from "./administration.ts"
 import * as Batches from "./batches.ts"
 import { derive } from "./client.ts"
@@ -44,46 +45,6 @@ interface BeatRow {
   readonly cancelled_job: Job.JobId | null
 }
 
-/** What the SQL functions raise for a bad job; everything else is the database's trouble. */
-const invalidJobFields: Readonly<Record<string, string>> = {
-  GWBID: "task",
-  GWBQN: "queueName",
-  GWBJK: "jobKey",
-  GWBMA: "maxAttempts",
-  GWBKM: "jobKeyMode"
-}
-
-const fromAddError =
-  (specs: ReadonlyArray<JobSpec>) =>
-  (error: SqlError | Job.DuplicateJobKey): Job.InvalidJob | Job.DuplicateJobKey | KongTaskError => {
-    if (error._tag === "DuplicateJobKey") return error
-    const code = sqlState(error)
-    const field = code === undefined ? undefined : invalidJobFields[code]
-    return field === undefined
-      ? fromSqlError("add")(error)
-      : new Job.InvalidJob({ task: specs[0]?.task ?? "", field, problem: `is refused: ${error.reason.message}`, code })
-  }
-
-/** Whether a job is added in a key mode that the SQL function `add_job` does not have. */
-const isOurs = ({ key, keyMode }: JobSpec): boolean =>
-  key !== undefined && (keyMode === "dedupe" || keyMode === "reject")
-
-/** The parameters of `addMany` and `addInAnyMode`. */
-const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<string> => [
-  JSON.stringify(specs.map((spec) => [
-    spec.task,
-    spec.queueName ?? null,
-    spec.runAt ?? null,
-    spec.delay ?? null,
-    spec.maxAttempts ?? null,
-    spec.key ?? null,
-    spec.priority ?? null,
-    spec.flags ?? null,
-    spec.keyMode ?? "replace"
-  ])),
-  `[${specs.map((spec) => spec.payload).join(",")}]`
-]
-
 /** The key of the innermost transaction of any client, which `effect/sql` keeps under this name. */
 const CurrentTransaction = Context.Reference<unknown>("effect/sql/CurrentTransactionService", {
   defaultValue: () => undefined
@@ -114,45 +75,7 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
         : write
     )
 
-  const addInAnyMode = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
-    const rows = yield* sql.unsafe<JobRow & { readonly place: number; readonly refused: boolean }>(
-      statements.addInAnyMode,
-      arraysOf(specs)
-    )
-    const refusal = rows.find((row) => row.refused)
-    if (refusal === undefined) return rows.map(toJob)
-    return yield* new Job.DuplicateJobKey({
-      task: specs[refusal.place - 1]!.task,
-      key: refusal.key!,
-      existing: refusal.id as Job.JobId,
-      state: refusal.state,
-      ...(specs.length === 1 ? {} : { index: refusal.place - 1 })
-    })
-  })
-
-  const add = Effect.fnUntraced(function*(spec: JobSpec) {
-    if (isOurs(spec)) return (yield* addInAnyMode([spec]))[0]!
-    const rows = yield* sql.unsafe<JobRow>(statements.add, [
-      spec.task,
-      spec.payload,
-      spec.queueName ?? null,
-      spec.runAt ?? null,
-      spec.delay ?? null,
-      spec.maxAttempts ?? null,
-      spec.key ?? null,
-      spec.priority ?? null,
-      spec.flags === undefined ? null : JSON.stringify(spec.flags),
-      spec.keyMode ?? "replace"
-    ])
-    return toJob(rows[0]!)
-  }, (effect, spec) => joinsOnlyOwn(Effect.mapError(effect, fromAddError([spec]))))
-
-  const addMany = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
-    if (specs.length === 0) return []
-    if (specs.some(isOurs)) return yield* addInAnyMode(specs)
-    const rows = yield* sql.unsafe<JobRow>(statements.addMany, arraysOf(specs))
-    return rows.map(toJob)
-  }, (effect, specs) => joinsOnlyOwn(Effect.mapError(effect, fromAddError(specs))))
+  const { add, addMany } = Adding.make({ sql, statements })
 
   const claim: Store["claim"] = Effect.fnUntraced(function*({ beat, forbiddenFlags = [], limit, pool, start, tasks }) {
     const rows = yield* run<ClaimRow | BeatRow>("claim", beat === true ? statements.claimAndBeat : statements.claim, [
@@ -198,8 +121,8 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
 
   return {
     capabilities: { batch: !isEmbedded(client), notifications: true },
-    add,
-    addMany,
+    add: (spec) => joinsOnlyOwn(add(spec)),
+    addMany: (specs) => joinsOnlyOwn(addMany(specs)),
     get: (id) =>
       Effect.map(run<JobRow>("get", statements.get, [id]), (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)),
     failedAttempts: (id) =>

@@ -1,0 +1,158 @@
+/**
+ * Adding jobs on PostgreSQL: one by one, many at once, and for many callers at
+ * once.
+ */
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import type * as SqlClient from "effect/sql/SqlClient"
+import type { SqlError } from "effect/sql/SqlError"
+import * as Job from "../../Job.ts"
+import type { JobSpec, Store } from "../../JobStore.ts"
+import type { KongTaskError } from "../../KongTaskError.ts"
+import { fromSqlError, sqlState } from "./errors.ts"
+import { flagNames, type JobRow, toJob } from "./rows.ts"
+import type * as Statements from "./statements.ts"
+
+type AddError = Job.InvalidJob | Job.DuplicateJobKey | KongTaskError
+
+/** What the SQL functions raise for a bad job; everything else is the database's trouble. */
+const invalidJobFields: Readonly<Record<string, string>> = {
+  GWBID: "task",
+  GWBQN: "queueName",
+  GWBJK: "jobKey",
+  GWBMA: "maxAttempts",
+  GWBKM: "jobKeyMode"
+}
+
+const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError | Job.DuplicateJobKey): AddError => {
+  if (error._tag === "DuplicateJobKey") return error
+  const code = sqlState(error)
+  const field = code === undefined ? undefined : invalidJobFields[code]
+  return field === undefined
+    ? fromSqlError("add")(error)
+    : new Job.InvalidJob({ task: specs[0]?.task ?? "", field, problem: `is refused: ${error.reason.message}`, code })
+}
+
+/** Whether a job is added in a key mode that the SQL function `add_job` does not have. */
+const isOurs = ({ key, keyMode }: JobSpec): boolean =>
+  key !== undefined && (keyMode === "dedupe" || keyMode === "reject")
+
+const payloadsOf = (specs: ReadonlyArray<JobSpec>): string => `[${specs.map((spec) => spec.payload).join(",")}]`
+
+/** The first two parameters of `addJobs`. */
+const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<unknown> => [
+  JSON.stringify(specs.map((spec) => [
+    spec.task,
+    spec.queueName ?? null,
+    spec.runAt ?? null,
+    spec.delay ?? null,
+    spec.maxAttempts ?? null,
+    spec.key ?? null,
+    spec.priority ?? null,
+    spec.flags ?? null,
+    spec.keyMode ?? "replace"
+  ])),
+  payloadsOf(specs)
+]
+
+/** What the specs have beside their payloads, each once, and which one is each spec's, counted from 1. */
+const distinct = (specs: ReadonlyArray<JobSpec>) => {
+  const places = new Map<string, number>()
+  const placeOf = specs.map(({ delay, flags, maxAttempts, priority, queueName, runAt, task }) => {
+    const text = JSON.stringify([task, queueName, runAt, delay, maxAttempts, priority, flags])
+    const place = places.get(text) ?? places.size + 1
+    places.set(text, place)
+    return place
+  })
+  return { texts: `[${[...places.keys()].join(",")}]`, placeOf }
+}
+
+/** What `insertJobs` answers: `specs_added` has the run_at, the state and the flags of each distinct spec. */
+interface InsertedRow {
+  readonly ids: string
+  readonly created_at: number
+  readonly specs_added: string
+}
+
+const insertedJobs = (
+  specs: ReadonlyArray<JobSpec>,
+  placeOf: ReadonlyArray<number>,
+  { created_at, ids, specs_added }: InsertedRow
+): ReadonlyArray<Job.Job> => {
+  const createdAt = DateTime.makeUnsafe(Math.round(created_at))
+  const shared = (JSON.parse(specs_added) as ReadonlyArray<readonly [number, Job.State, string | null]>).map(
+    ([runAt, state, flags]) => ({ runAt: DateTime.makeUnsafe(Math.round(runAt)), state, flags: flagNames(flags) })
+  )
+  const idOf = ids.split(",")
+  return specs.map((spec, index) =>
+    new Job.Job({
+      id: idOf[index] as Job.JobId,
+      task: spec.task,
+      payload: JSON.parse(spec.payload),
+      queueName: spec.queueName,
+      priority: spec.priority ?? 0,
+      attempts: 0,
+      maxAttempts: spec.maxAttempts ?? 25,
+      lastError: undefined,
+      createdAt,
+      updatedAt: createdAt,
+      key: undefined,
+      lockedAt: undefined,
+      lockedBy: undefined,
+      revision: 0,
+      ...shared[placeOf[index]! - 1]!
+    }, { disableChecks: true })
+  )
+}
+
+export const make = ({ sql, statements }: {
+  readonly sql: SqlClient.SqlClient
+  readonly statements: ReturnType<typeof Statements.make>
+}): Pick<Store, "add" | "addMany"> => {
+  const insert = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>, mayWait: boolean) {
+    const { placeOf, texts } = distinct(specs)
+    const rows = yield* sql.unsafe<InsertedRow>(statements.insertJobs, [texts, placeOf, payloadsOf(specs), mayWait])
+    return rows[0] === undefined ? undefined : insertedJobs(specs, placeOf, rows[0])
+  })
+
+  const addInAnyMode = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
+    const rows = yield* sql.unsafe<JobRow & { readonly place: number; readonly refused: boolean }>(
+      statements.addJobs,
+      [...arraysOf(specs), true]
+    )
+    const refusal = rows.find((row) => row.refused)
+    if (refusal === undefined) return rows.map(toJob)
+    return yield* new Job.DuplicateJobKey({
+      task: specs[refusal.place - 1]!.task,
+      key: refusal.key!,
+      existing: refusal.id as Job.JobId,
+      state: refusal.state,
+      ...(specs.length === 1 ? {} : { index: refusal.place - 1 })
+    })
+  })
+
+  const add = Effect.fnUntraced(function*(spec: JobSpec) {
+    if (isOurs(spec)) return (yield* addInAnyMode([spec]))[0]!
+    const rows = yield* sql.unsafe<JobRow>(statements.add, [
+      spec.task,
+      spec.payload,
+      spec.queueName ?? null,
+      spec.runAt ?? null,
+      spec.delay ?? null,
+      spec.maxAttempts ?? null,
+      spec.key ?? null,
+      spec.priority ?? null,
+      spec.flags === undefined ? null : JSON.stringify(spec.flags),
+      spec.keyMode ?? "replace"
+    ])
+    return toJob(rows[0]!)
+  }, (effect, spec) => Effect.mapError(effect, fromAddError([spec])))
+
+  const addMany = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
+    if (specs.length === 0) return []
+    if (specs.every((spec) => spec.key === undefined)) return (yield* insert(specs, true)) ?? []
+    return yield* addInAnyMode(specs)
+  }, (effect, specs) => Effect.mapError(effect, fromAddError(specs)))
+
+  return { add, addMany }
+}
