@@ -334,13 +334,15 @@ export interface Store {
   readonly capabilities: Capabilities
 
   /**
-   * Adds one job; joins the caller's transaction, which a `DuplicateJobKey` leaves usable. One statement.
+   * Adds one job; joins the caller's transaction, which a `DuplicateJobKey` leaves usable. One statement, which jobs
+   * without a key that are added at the same time outside of transactions may share: a failure is its caller's only,
+   * unless the connection was lost, and an interruption that comes too late leaves the job added.
    */
   readonly add: (spec: JobSpec) => Effect.Effect<Job.Job, Job.InvalidJob | Job.DuplicateJobKey | KongTaskError>
 
   /**
    * Adds jobs in the given order, all or none; joins the caller's transaction, which a `DuplicateJobKey` leaves usable.
-   * One statement.
+   * One statement, one announcement. Calls that have the same keys wait for each other, and never in a circle.
    */
   readonly addMany: (
     specs: ReadonlyArray<JobSpec>

@@ -44,11 +44,21 @@ export class Queue extends Context.Service<Queue, {
    *
    * **Details**
    *
-   * One statement. Fails with `InvalidJob` before the database is touched when
-   * the payload does not encode or an option is out of range; nothing is written
-   * then. With a `jobKey` the answer may be an existing job, or, in the mode
-   * `reject`, the error `DuplicateJobKey`, after which the caller's transaction
-   * goes on.
+   * Fails with `InvalidJob` before the database is touched when the payload does
+   * not encode or an option is out of range; nothing is written then. With a
+   * `jobKey` the answer may be an existing job, or, in the mode `reject`, the
+   * error `DuplicateJobKey`, after which the caller's transaction goes on.
+   *
+   * One statement. Calls without a `jobKey`, outside of any transaction, that meet
+   * share it: the first one goes at once, and while it is under way the others
+   * gather, up to 500 jobs or 1 MiB. Nobody's failure reaches another caller,
+   * except that of a lost connection.
+   *
+   * **Gotchas**
+   *
+   * A call that is interrupted while its statement is under way may have added
+   * its job, and so may one that fails because the connection was lost. Inside a
+   * transaction it has not, as the transaction ends with it.
    */
   readonly add: <T extends Task.Any>(
     task: T,
@@ -65,8 +75,9 @@ export class Queue extends Context.Service<Queue, {
    *
    * **Details**
    *
-   * One statement. Requests are applied in order, so that a later one may replace
-   * an earlier one of the same key. A bad one, or one that is refused as
+   * One statement and one notification. Requests of the same key are applied in
+   * order, so that a later one may replace an earlier one. Keys are locked in an
+   * order of their own, so that calls with the same keys cannot deadlock. A bad one, or one that is refused as
    * `DuplicateJobKey`, fails the whole call and says which it was; the second kind
    * leaves the caller's transaction as it was before the call.
    */

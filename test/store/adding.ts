@@ -1,6 +1,7 @@
 /** Adding jobs: what is stored, what is refused. */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { InvalidJob } from "../../src/Job.ts"
 import type { JobSpec } from "../../src/JobStore.ts"
 import { all, found, Harness, ids, type It, millis, scene, spec, specs, unique } from "./harness.ts"
@@ -241,5 +242,104 @@ export const adding = (it: It) => {
       )
       assert.strictEqual(new Set(ids(jobs)).size, 1)
       assert.deepStrictEqual(jobs.map((job) => job.revision).toSorted((a, b) => a - b), jobs.map((_, n) => n))
+    }))
+
+  it.effect("gives each of many callers its own job", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const given = Array.from({ length: 1200 }, (_, n) =>
+        spec(n % 7 === 0 ? `${task}-${n % 3}` : task, {
+          payload: String(n),
+          queueName: n % 5 === 0 ? `${task}-${n % 2}` : undefined,
+          runAt: n % 4 === 0 ? baseMillis + n : undefined,
+          priority: n % 3 === 0 ? n : undefined,
+          maxAttempts: n % 11 === 0 ? n + 1 : undefined,
+          flags: n % 6 === 0 ? ["b", "aa", "a", "b"] : undefined
+        }))
+      const jobs = yield* Effect.forEach(given, store.add, { concurrency: "unbounded" })
+      for (const [n, job] of jobs.entries()) {
+        const { maxAttempts, payload, priority, queueName, task } = given[n]!
+        assert.deepInclude(job, { task, queueName, priority: priority ?? 0, maxAttempts: maxAttempts ?? 25 })
+        assert.strictEqual(String(job.payload), payload)
+      }
+      const stored = new Map((yield* store.list({}, { limit: 100_000 })).map((job) => [job.id, job]))
+      for (const job of jobs) assert.deepStrictEqual(stored.get(job.id), job)
+      assert.strictEqual(new Set(ids(jobs)).size, jobs.length)
+    }))
+
+  it.effect("refuses only the bad one of those that are added at the same moment", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      yield* store.add(spec(task))
+      const bad = { maxAttempts: 0 }
+      const answers = yield* Effect.forEach(
+        Array.from({ length: 60 }, (_, n) => spec(task, n % 20 === 13 ? bad : {})),
+        (spec) => Effect.result(store.add(spec)),
+        { concurrency: "unbounded" }
+      )
+      for (const [n, answer] of answers.entries()) {
+        assert.strictEqual(answer._tag, n % 20 === 13 ? "Failure" : "Success")
+        if (answer._tag === "Failure") assert.deepInclude(answer.failure, { _tag: "InvalidJob", field: "maxAttempts" })
+      }
+      assert.strictEqual(yield* store.count({ tasks: [task] }), 58)
+    }))
+
+  it.effect("adds for the others when one caller is interrupted", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      yield* store.add(spec(task))
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 50 }, (_, n) => spec(task, { payload: String(n) })),
+        (spec) => Effect.forkChild(store.add(spec), { startImmediately: true })
+      )
+      yield* Effect.forEach(fibers.filter((_, n) => n % 2 === 0), Fiber.interrupt, { concurrency: "unbounded" })
+      const jobs = yield* Effect.forEach(fibers.filter((_, n) => n % 2 === 1), Fiber.join)
+      assert.deepStrictEqual(jobs.map((job) => job.payload), jobs.map((_, n) => 2 * n + 1))
+      const stored = new Set(ids(yield* all(store, task)))
+      assert.isTrue(jobs.every((job) => stored.has(job.id)))
+    }))
+
+  it.effect("adds the same keys from both ends, in any mode, beside those who remove them", () =>
+    Effect.gen(function*() {
+      const { other, store, task } = yield* scene
+      const keys = Array.from({ length: 20 }, (_, n) => unique(`key-${n}`))
+      const modes = [undefined, "preserve_run_at", "unsafe_dedupe", "dedupe"] as const
+      yield* Effect.forEach(
+        Array.from({ length: 120 }, (_, n) => n),
+        (n) => {
+          const from = n % 2 === 0 ? store : other
+          if (n % 6 === 5) return Effect.forEach(keys, (key) => from.remove({ key }), { discard: true })
+          const given = keys.map((key, place) =>
+            spec(`${task}-${place % 3}`, { key, keyMode: modes[(n + place) % 4], queueName: `${task}-${place % 4}` })
+          )
+          return Effect.map(from.addMany(n % 4 < 2 ? given : given.toReversed()), (jobs) => {
+            assert.deepStrictEqual(jobs.map((job) => job.key), n % 4 < 2 ? keys : keys.toReversed())
+          })
+        },
+        { concurrency: 8, discard: true }
+      )
+      for (const key of keys) assert.isAtMost((yield* store.list({ key }, { limit: 5 })).length, 1)
+    }))
+
+  it.effect("numbers the jobs of one call in its order, and only new ones", () =>
+    Effect.gen(function*() {
+      const { store, task } = yield* scene
+      const [taken, ...fresh] = [unique("key"), unique("z"), unique("a")]
+      const first = yield* store.add(spec(task, { key: taken }))
+      const bare = yield* store.addMany(specs(task, 3))
+      const same = yield* store.addMany([spec(task, { key: taken }), spec(task, { key: taken, keyMode: "dedupe" })])
+      const mixed = yield* store.addMany([
+        spec(task, { key: fresh[0] }),
+        spec(task),
+        spec(task, { key: fresh[1] }),
+        spec(task, { key: taken }),
+        spec(task, { key: fresh[0] }),
+        spec(task)
+      ])
+      const [a, b, c, d] = [0, 1, 2, 5].map((place) => mixed[place]!.id)
+      assert.deepStrictEqual(ids(same), [first.id, first.id])
+      assert.deepStrictEqual([mixed[3]!.id, mixed[4]!.id], [first.id, a])
+      const numbers = [first.id, ...ids(bare), a, b, c, d].map(Number)
+      assert.deepStrictEqual(numbers, numbers.map((_, n) => numbers[0]! + n))
     }))
 }

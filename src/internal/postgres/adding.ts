@@ -4,6 +4,7 @@
  */
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type * as SqlClient from "effect/sql/SqlClient"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Job from "../../Job.ts"
@@ -11,6 +12,7 @@ import type { JobSpec, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { fromSqlError, sqlState } from "./errors.ts"
 import { flagNames, type JobRow, toJob } from "./rows.ts"
+import * as SharedAdds from "./sharedAdds.ts"
 import type * as Statements from "./statements.ts"
 
 type AddError = Job.InvalidJob | Job.DuplicateJobKey | KongTaskError
@@ -105,14 +107,22 @@ const insertedJobs = (
   )
 }
 
-export const make = ({ sql, statements }: {
+export const make = Effect.fnUntraced(function*({ sql, statements }: {
   readonly sql: SqlClient.SqlClient
   readonly statements: ReturnType<typeof Statements.make>
-}): Pick<Store, "add" | "addMany"> => {
+}): Effect.fn.Return<Pick<Store, "add" | "addMany">, never, Scope.Scope> {
   const insert = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>, mayWait: boolean) {
     const { placeOf, texts } = distinct(specs)
     const rows = yield* sql.unsafe<InsertedRow>(statements.insertJobs, [texts, placeOf, payloadsOf(specs), mayWait])
     return rows[0] === undefined ? undefined : insertedJobs(specs, placeOf, rows[0])
+  })
+
+  const shared = yield* SharedAdds.make((specs) => insert(specs, false))
+
+  const insertOne = Effect.fnUntraced(function*(spec: JobSpec) {
+    const isInTransaction = (yield* Effect.serviceOption(sql.transactionService))._tag === "Some"
+    const job = isInTransaction ? undefined : yield* shared.add(spec)
+    return job ?? (yield* insert([spec], true))![0]!
   })
 
   const addInAnyMode = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
@@ -132,6 +142,7 @@ export const make = ({ sql, statements }: {
   })
 
   const add = Effect.fnUntraced(function*(spec: JobSpec) {
+    if (spec.key === undefined) return yield* insertOne(spec)
     if (isOurs(spec)) return (yield* addInAnyMode([spec]))[0]!
     const rows = yield* sql.unsafe<JobRow>(statements.add, [
       spec.task,
@@ -155,4 +166,4 @@ export const make = ({ sql, statements }: {
   }, (effect, specs) => Effect.mapError(effect, fromAddError(specs)))
 
   return { add, addMany }
-}
+})

@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
 import * as Stream from "effect/Stream"
 import type * as Job from "../../Job.ts"
@@ -13,6 +14,7 @@ import * as Adding from "./adding.ts"
 import * as Administration from "./administration.ts"
 import * as Batches from "./batches.ts"
 import { derive } from "./client.ts"
+import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import { partition } from "./outcomes.ts"
 import {
@@ -50,7 +52,11 @@ const CurrentTransaction = Context.Reference<unknown>("effect/sql/CurrentTransac
   defaultValue: () => undefined
 })
 
-const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = false): Store => {
+const makeStore = Effect.fnUntraced(function*(
+  client: PgClient.PgClient,
+  schema: string,
+  isDedicated: boolean
+): Effect.fn.Return<Store, never, Scope.Scope> {
   const sql = client.withoutTransforms()
   const statements = Statements.make(quoteIdentifier(schema))
 
@@ -75,7 +81,7 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
         : write
     )
 
-  const { add, addMany } = Adding.make({ sql, statements })
+  const { add, addMany } = yield* Adding.make({ sql, statements })
 
   const claim: Store["claim"] = Effect.fnUntraced(function*({ beat, forbiddenFlags = [], limit, pool, start, tasks }) {
     const rows = yield* run<ClaimRow | BeatRow>("claim", beat === true ? statements.claimAndBeat : statements.claim, [
@@ -219,12 +225,12 @@ const makeStore = (client: PgClient.PgClient, schema: string, isDedicated = fals
       Stream.unwrap,
       Stream.mapError(failure("listen"))
     ),
-    dedicated: Effect.map(
+    dedicated: Effect.flatMap(
       Effect.mapError(derive(client, dedicatedConnections), failure("connect")),
       (dedicated) => makeStore(dedicated, schema, true)
     )
   }
-}
+})
 
 const toHeartbeat = (rows: ReadonlyArray<Omit<BeatRow, "beat">>): Heartbeat => ({
   isAlive: rows.some((row) => row.cancelled_job === null),
@@ -254,7 +260,7 @@ const toAnnouncement = (payload: string | null | undefined): Announcement => {
 /** The store on PostgreSQL 12 and later. Opens nothing by itself. */
 export const make = Effect.fnUntraced(function*(
   options: { readonly schema: string }
-): Effect.fn.Return<Store, KongTaskError, PgClient.PgClient> {
+): Effect.fn.Return<Store, KongTaskError, PgClient.PgClient | Scope.Scope> {
   const client = yield* PgClient.PgClient
-  return makeStore(client, yield* validateSchemaName(options.schema))
+  return yield* makeStore(client, yield* validateSchemaName(options.schema), false)
 })
