@@ -9,8 +9,8 @@
 -- Whoever changes a file gives it the next number: the older versions of KongTask that run beside the new one then know
 -- that it is not theirs to repair. A view that gets other columns is dropped first.
 --
--- Each function has the search_path `pg_catalog, pg_temp`, so that nothing in the caller's can stand in for a built-in
--- function or operator.
+-- Each function that others call has the search_path `pg_catalog, pg_temp`, so that nothing in the caller's can stand in
+-- for a built-in function or operator.
 
 -- The names are subqueries, not joins: so the view can be updated as a table can, with the table's own locking
 -- (`update jobs set locked_at = null, locked_by = null where …` recovers jobs by hand). No payload, as it may be secret.
@@ -43,7 +43,8 @@ as $body$
   select locked_at is null or locked_at = 'infinity' or locked_at < now() - interval '4 hours'
 $body$;
 
--- Refuses what the columns cannot hold, with a code and a message that name the field and its limit.
+-- Refuses what the columns cannot hold, with a code and a message that name the field and its limit. Called for each job:
+-- has no settings of its own, for they cost more than the rest; those of the functions that call it hold.
 create or replace function :schema._private_kongtask_check_spec(
   identifier text,
   queue_name text,
@@ -54,7 +55,6 @@ create or replace function :schema._private_kongtask_check_spec(
 returns void
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $body$
 begin
   if identifier is null then
@@ -125,7 +125,6 @@ create or replace function :schema._private_kongtask_merge_payloads(first json, 
 returns json
 language plpgsql
 immutable
-set search_path = pg_catalog, pg_temp
 as $body$
 begin
   if json_typeof(first) is distinct from 'array' or json_typeof(second) is distinct from 'array' then
@@ -152,7 +151,7 @@ $body$;
 -- or queue does not exist, because it is new or because a cleanup has deleted it: a job must never lose its queue, nor
 -- get an id that was looked up before.
 --
--- Has no settings of its own, for they cost more than the rest: those of the functions that call it hold.
+-- Has no settings of its own either.
 create or replace function :schema._private_kongtask_add_keyed(
   spec :schema.job_spec, mode text, number bigint, out added :schema._private_jobs, out is_added boolean
 )
@@ -248,8 +247,9 @@ $body$;
 -- announces them. Returns their rows, each with the place of its spec, in no order.
 --
 -- Keys are locked in their own order, so that two calls with the same keys cannot deadlock: in one insert when no job
--- has any of them, one by one otherwise. The insert locks, and leaves alone, a job that was added at the same moment, so
--- that the order holds when it is dealt with afterwards. Ids are given out in the order of the specs beforehand, because
+-- has any of them, in one update when waiting jobs have all of them, one by one otherwise. The insert locks, and leaves
+-- alone, a job that was added at the same moment, so that the order holds when it is dealt with afterwards; where a job
+-- has gone or is not waiting any more, the locks of the update are given up first. Ids are given out in the order of the specs beforehand, because
 -- they decide between jobs of equal priority and run_at; only those that will be needed, as far as one can tell before
 -- the keys are locked.
 create or replace function :schema._private_kongtask_add_specs(specs :schema.job_spec[], modes text[])
@@ -264,6 +264,9 @@ declare
   numbers bigint[];
   without_key int;
   key_is_taken boolean;
+  all_wait boolean;
+  expected int;
+  waiting int;
   with_key int := 0;
   added int;
   keyed record;
@@ -288,11 +291,14 @@ begin
   select
     array_agg(case when spec.is_new then nextval(ids) end order by spec.place),
     count(*) filter (where spec.job_key is null),
-    coalesce(bool_or(spec.is_taken), false)
-  into numbers, without_key, key_is_taken
+    coalesce(bool_or(spec.is_taken), false),
+    bool_and(spec.job_key is null or (spec.may_change and not spec.is_new and not spec.is_repeated))
+  into numbers, without_key, key_is_taken, all_wait
   from (
     select
       spec.ordinality::int as place, spec.job_key, other.id is not null as is_taken,
+      modes[spec.ordinality::int] in ('replace', 'preserve_run_at') as may_change,
+      row_number() over (partition by spec.job_key order by spec.ordinality) > 1 as is_repeated,
       spec.job_key is null or (
         row_number() over (partition by spec.job_key order by spec.ordinality) = 1
         and case modes[spec.ordinality::int]
@@ -379,6 +385,63 @@ begin
     select resolved.ordinality::int, true, inserted.inserted
     from inserted join resolved on resolved.number = inserted.number;
     get diagnostics with_key = row_count;
+  elsif without_key < cardinality(specs) and all_wait then
+    expected := cardinality(specs) - without_key;
+    begin
+      with locked as materialized (
+        select job.attempts, job.max_attempts, job.locked_at
+        from :schema._private_jobs as job
+        where job.key = any (array(select spec.job_key from unnest(specs) as spec))
+        order by job.key
+        for update
+      )
+      select count(*) into waiting
+      from locked
+      where attempts < max_attempts and (locked_at is null or locked_at = 'infinity');
+
+      return query
+      with resolved as materialized (
+        select
+          spec.ordinality, modes[spec.ordinality::int] as mode, queue.id as queue_id, task.id as task_id, spec.payload,
+          spec.run_at, spec.max_attempts, spec.job_key, spec.priority, spec.flags
+        from unnest(specs) with ordinality as spec
+        cross join lateral (
+          select id from :schema._private_tasks where identifier = spec.identifier offset 0
+        ) as task
+        left join lateral (
+          select id from :schema._private_job_queues where queue_name = spec.queue_name offset 0
+        ) as queue on true
+        where spec.job_key is not null and (spec.queue_name is null or queue.id is not null)
+      ), changed as (
+        update :schema._private_jobs as job
+        set
+          job_queue_id = spec.queue_id,
+          task_id = spec.task_id,
+          payload = :schema._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
+          priority = coalesce(spec.priority, 0),
+          run_at = case when spec.mode = 'preserve_run_at' and job.attempts = 0
+            then job.run_at else coalesce(spec.run_at, now()) end,
+          attempts = 0,
+          max_attempts = coalesce(spec.max_attempts, 25),
+          last_error = null,
+          updated_at = now(),
+          revision = job.revision + 1,
+          flags = (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+        from resolved as spec
+        where job.key = spec.job_key and waiting = expected and (select count(*) from resolved) = expected
+        returning spec.ordinality::int, true, job
+      )
+      select * from changed;
+      get diagnostics with_key = row_count;
+
+      if with_key < expected then
+        raise exception 'a job has changed' using errcode = 'KTDUP';
+      end if;
+      perform :schema._private_kongtask_notify(cardinality(specs));
+      return;
+    exception when sqlstate 'KTDUP' then
+      with_key := 0;
+    end;
   end if;
 
   added := without_key + with_key;

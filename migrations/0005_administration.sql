@@ -154,34 +154,33 @@ begin
     end if;
   end if;
 
-  -- The limits of the columns are checked here too, for those that a spec cannot hold.
-  perform :schema._private_kongtask_check_spec(
-    item.value ->> 0, item.value ->> 1, (item.value ->> 4)::int, item.value ->> 5, (item.value ->> 6)::int
+  -- Checked before a spec, whose columns are smaller, is made of it.
+  with items as materialized (
+    select
+      ordinality, payload, item ->> 0 as task, item ->> 1 as queue_name,
+      coalesce(
+        to_timestamp((item ->> 2)::float8 / 1000), now() + (item ->> 3)::float8 * interval '1 millisecond'
+      ) as run_at,
+      (item ->> 4)::int as max_attempts, item ->> 5 as key, (item ->> 6)::int as priority,
+      case when json_typeof(item -> 7) = 'array'
+        then (select array_agg(flag) from json_array_elements_text(item -> 7) as flag)
+      end as flags,
+      item ->> 8 as key_mode
+    from rows from (json_array_elements(specs), json_array_elements(payloads))
+      with ordinality as items (item, payload, ordinality)
+  ), checked as materialized (
+    select count(:schema._private_kongtask_check_spec(task, queue_name, max_attempts, key, priority)::text) as count
+    from items
   )
-  from json_array_elements(specs) as item;
-
   select
     array_agg(
-      cast(row(
-        item ->> 0,
-        payload,
-        item ->> 1,
-        coalesce(
-          to_timestamp((item ->> 2)::float8 / 1000), now() + (item ->> 3)::float8 * interval '1 millisecond'
-        ),
-        (item ->> 4)::int,
-        item ->> 5,
-        (item ->> 6)::int,
-        case when json_typeof(item -> 7) = 'array'
-          then (select array_agg(flag) from json_array_elements_text(item -> 7) as flag)
-        end
-      ) as :schema.job_spec)
+      cast(row(task, payload, queue_name, run_at, max_attempts, key, priority, flags) as :schema.job_spec)
       order by ordinality
     ),
-    array_agg(item ->> 8 order by ordinality)
+    array_agg(key_mode order by ordinality)
   into parsed, modes
-  from rows from (json_array_elements(specs), json_array_elements(payloads))
-    with ordinality as items (item, payload, ordinality);
+  from checked cross join items
+  where checked.count >= 0;
 
   foreach mode in array modes loop
     if mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe', 'dedupe', 'reject') then

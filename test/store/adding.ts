@@ -342,4 +342,33 @@ export const adding = (it: It) => {
       const numbers = [first.id, ...ids(bare), a, b, c, d].map(Number)
       assert.deepStrictEqual(numbers, numbers.map((_, n) => numbers[0]! + n))
     }))
+
+  it.effect("replaces many waiting jobs at once, and keeps what an unlucky one of them had", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const keys = Array.from({ length: 30 }, (_, n) => unique(`key-${30 - n}`))
+      const given = (options: Partial<JobSpec>) =>
+        keys.map((key, n) => spec(task, { key, payload: `[${n}]`, ...options }))
+      const old = yield* store.addMany(given({ runAt: baseMillis }))
+      const renamed = yield* store.addMany([
+        spec(task),
+        ...given({ task: `${task}-new`, queueName: `${task}-queue`, keyMode: "preserve_run_at", flags: ["f"] })
+      ])
+      for (const [n, job] of renamed.slice(1).entries()) {
+        assert.deepInclude(job, { id: old[n]!.id, task: `${task}-new`, queueName: `${task}-queue`, revision: 1 })
+        assert.deepStrictEqual(job.payload, [n, n])
+        assert.strictEqual(millis(job.runAt), baseMillis)
+        assert.deepStrictEqual(job.flags, ["f"])
+        assert.deepStrictEqual(yield* found(store, job.id), job)
+      }
+      const again = yield* store.addMany(given({ priority: 3 }))
+      assert.deepStrictEqual(ids(again), ids(old))
+      assert.deepStrictEqual(again.map((job) => [job.revision, job.priority]), again.map(() => [2, 3]))
+      const { jobs: [claimed] } = yield* store.claim({ pool, tasks: [task], limit: 1 })
+      assert.deepInclude(claimed, { id: renamed[0]!.id })
+      const { jobs: running } = yield* store.claim({ pool, tasks: [task], limit: 1 })
+      const last = yield* store.addMany(given({}))
+      assert.deepStrictEqual(last.map((job) => job.revision), last.map((_, n) => old[n]!.id === running[0]!.id ? 0 : 3))
+      assert.deepInclude(yield* found(store, running[0]!.id), { key: undefined, state: "running" })
+    }))
 }

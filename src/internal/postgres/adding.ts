@@ -11,7 +11,7 @@ import * as Job from "../../Job.ts"
 import type { JobSpec, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { fromSqlError, sqlState } from "./errors.ts"
-import { flagNames, type JobRow, toJob } from "./rows.ts"
+import { flagNames, type JobRow, makeJob, toJob } from "./rows.ts"
 import * as SharedAdds from "./sharedAdds.ts"
 import type * as Statements from "./statements.ts"
 
@@ -57,13 +57,24 @@ const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<unknown> => [
   payloadsOf(specs)
 ]
 
+/** Most jobs of one call differ by their payloads only. */
+const differ = (a: JobSpec, b: JobSpec): boolean =>
+  a.task !== b.task || a.queueName !== b.queueName || a.runAt !== b.runAt || a.delay !== b.delay ||
+  a.maxAttempts !== b.maxAttempts || a.priority !== b.priority || a.flags !== b.flags
+
 /** What the specs have beside their payloads, each once, and which one is each spec's, counted from 1. */
 const distinct = (specs: ReadonlyArray<JobSpec>) => {
   const places = new Map<string, number>()
-  const placeOf = specs.map(({ delay, flags, maxAttempts, priority, queueName, runAt, task }) => {
-    const text = JSON.stringify([task, queueName, runAt, delay, maxAttempts, priority, flags])
-    const place = places.get(text) ?? places.size + 1
-    places.set(text, place)
+  let last: JobSpec | undefined
+  let place = 0
+  const placeOf = specs.map((spec) => {
+    if (last === undefined || differ(spec, last)) {
+      const { delay, flags, maxAttempts, priority, queueName, runAt, task } = spec
+      const text = JSON.stringify([task, queueName, runAt, delay, maxAttempts, priority, flags])
+      place = places.get(text) ?? places.size + 1
+      places.set(text, place)
+    }
+    last = spec
     return place
   })
   return { texts: `[${[...places.keys()].join(",")}]`, placeOf }
@@ -87,7 +98,7 @@ const insertedJobs = (
   )
   const idOf = ids.split(",")
   return specs.map((spec, index) =>
-    new Job.Job({
+    makeJob({
       id: idOf[index] as Job.JobId,
       task: spec.task,
       payload: JSON.parse(spec.payload),
@@ -103,7 +114,7 @@ const insertedJobs = (
       lockedBy: undefined,
       revision: 0,
       ...shared[placeOf[index]! - 1]!
-    }, { disableChecks: true })
+    })
   )
 }
 

@@ -32,8 +32,12 @@ export const flagNames = (flags: string | null): ReadonlyArray<string> =>
 /** Milliseconds come as floating point numbers that may be off in their last digits. */
 const toTime = (millis: number): DateTime.Utc => DateTime.makeUnsafe(Math.round(millis))
 
+/** The constructor would look through the whole payload of what the database answers. */
+export const makeJob = (fields: { readonly [Field in keyof Job.Job]: Job.Job[Field] }): Job.Job =>
+  Object.assign(Object.create(Job.Job.prototype), fields)
+
 export const toJob = (row: JobRow): Job.Job =>
-  new Job.Job({
+  makeJob({
     id: row.id as Job.JobId,
     task: row.task,
     state: row.state,
@@ -51,7 +55,7 @@ export const toJob = (row: JobRow): Job.Job =>
     lockedBy: row.locked_by ?? undefined,
     revision: row.revision,
     flags: flagNames(row.flags)
-  }, { disableChecks: true })
+  })
 
 /** A job of a batch, the attempt to come counted: `task` is the place of its name, `rest` what is not as in most jobs. */
 export interface BatchRow {
