@@ -145,7 +145,7 @@ ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_tasks ENABLE ROW LEVEL SECURITY;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json, payloads json)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json, payloads json, all_or_none boolean)
  RETURNS TABLE(place integer, refused boolean, job graphile_worker._private_jobs)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -153,117 +153,120 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json
 AS $function$
 #variable_conflict use_column
 declare
-  spec record;
-  held "graphile_worker"._private_jobs;
-  added "graphile_worker"._private_jobs;
+  parsed "graphile_worker".job_spec[];
+  modes text[];
+  mode text;
+  result record;
 begin
   -- The usual refusal: seen before anything uses up an id.
-  select item.ordinality::int as place, other as held into spec
-  from json_array_elements(specs) with ordinality as item (value, ordinality)
-  cross join lateral (
-    select * from "graphile_worker"._private_jobs as job where job.key = item.value ->> 5 offset 0
-  ) as other
-  where item.value ->> 8 = 'reject'
-  order by item.ordinality
-  limit 1;
-  if found then
-    place := spec.place;
-    refused := true;
-    job := spec.held;
-    return next;
-    return;
+  if all_or_none then
+    select item.ordinality::int as place, other as held into result
+    from json_array_elements(specs) with ordinality as item (value, ordinality)
+    cross join lateral (
+      select * from "graphile_worker"._private_jobs as job where job.key = item.value ->> 5 offset 0
+    ) as other
+    where item.value ->> 8 = 'reject'
+    order by item.ordinality
+    limit 1;
+    if found then
+      place := result.place;
+      refused := true;
+      job := result.held;
+      return next;
+      return;
+    end if;
   end if;
 
-  begin
-    for spec in
-      select
-        items.ordinality::int as place, items.item ->> 0 as task, items.payload, items.item ->> 1 as queue_name,
-        coalesce(
-          to_timestamp((items.item ->> 2)::float8 / 1000),
-          now() + (items.item ->> 3)::float8 * interval '1 millisecond'
-        ) as run_at,
-        (items.item ->> 4)::int as max_attempts, items.item ->> 5 as key, (items.item ->> 6)::int as priority,
-        case when json_typeof(items.item -> 7) = 'array'
-          then (select array_agg(flag) from json_array_elements_text(items.item -> 7) as flag)
-        end as flags,
-        items.item ->> 8 as key_mode
-      from rows from (json_array_elements(specs), json_array_elements(payloads))
-        with ordinality as items (item, payload, ordinality)
-      order by items.ordinality
-    loop
-      loop
-        added := null;
-        held := null;
-        if spec.key is not null and spec.key_mode in ('reject', 'dedupe') then
-          select * into held from "graphile_worker"._private_jobs as other where other.key = spec.key;
-        end if;
+  -- Checked before a spec, whose columns are smaller, is made of it.
+  with items as materialized (
+    select
+      ordinality, payload, item ->> 0 as task, item ->> 1 as queue_name,
+      coalesce(
+        to_timestamp((item ->> 2)::float8 / 1000), now() + (item ->> 3)::float8 * interval '1 millisecond'
+      ) as run_at,
+      (item ->> 4)::int as max_attempts, item ->> 5 as key, (item ->> 6)::int as priority,
+      case when json_typeof(item -> 7) = 'array'
+        then (select array_agg(flag) from json_array_elements_text(item -> 7) as flag)
+      end as flags,
+      item ->> 8 as key_mode
+    from rows from (json_array_elements(specs), json_array_elements(payloads))
+      with ordinality as items (item, payload, ordinality)
+  ), checked as materialized (
+    select count("graphile_worker"._private_kongtask_check_spec(task, queue_name, max_attempts, key, priority)::text) as count
+    from items
+  )
+  select
+    array_agg(
+      cast(row(task, payload, queue_name, run_at, max_attempts, key, priority, flags) as "graphile_worker".job_spec)
+      order by ordinality
+    ),
+    array_agg(key_mode order by ordinality)
+  into parsed, modes
+  from checked cross join items
+  where checked.count >= 0;
 
-        if held.id is not null and spec.key_mode = 'reject' then
+  foreach mode in array modes loop
+    if mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe', 'dedupe', 'reject') then
+      raise exception 'job_key_mode is "%"', mode using errcode = 'GWBKM';
+    end if;
+  end loop;
+
+  if all_or_none and 'reject' = any (modes) then
+    begin
+      for result in
+        select * from "graphile_worker"._private_kongtask_add_specs(parsed, modes) as result order by result.place
+      loop
+        place := result.place;
+        refused := not result.is_added and modes[result.place] = 'reject';
+        job := result.job;
+        return next;
+        if refused then
           raise exception 'the key is taken' using errcode = 'KTDUP';
-        elsif held.id is not null and (held.attempts < held.max_attempts or held.locked_at < 'infinity') then
-          added := held;
-        elsif held.id is not null then
-          -- Locked, so that nobody revives it between here and its replacement.
-          perform from "graphile_worker"._private_jobs as other
-          where other.id = held.id and other.key = spec.key and other.attempts >= other.max_attempts
-            and (other.locked_at is null or other.locked_at = 'infinity')
-          for update;
-          if found then
-            added := "graphile_worker".add_job(
-              spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
-              spec.flags, 'replace'
-            );
-          end if;
-        elsif spec.key is null or spec.key_mode not in ('reject', 'dedupe') then
-          added := "graphile_worker".add_job(
-            spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
-            spec.flags, spec.key_mode
-          );
-        else
-          begin
-            held := "graphile_worker".add_job(
-              spec.task, spec.payload, spec.queue_name, spec.run_at, spec.max_attempts, spec.key, spec.priority,
-              spec.flags, 'unsafe_dedupe'
-            );
-            if held.revision > 0 then
-              raise exception 'the key is taken' using errcode = 'KTDUP';
-            end if;
-            added := held;
-          exception when sqlstate 'KTDUP' then
-            if spec.key_mode = 'reject' then
-              raise;
-            end if;
-          end;
         end if;
-        exit when added.id is not null;
       end loop;
-      place := spec.place;
-      refused := false;
-      job := added;
-      return next;
-    end loop;
-  exception when sqlstate 'KTDUP' then
-    place := spec.place;
-    refused := true;
-    job := held;
-    return next;
-  end;
+    exception when sqlstate 'KTDUP' then
+      return;
+    end;
+  else
+    return query
+    select result.place, not result.is_added and modes[result.place] = 'reject', result.job
+    from "graphile_worker"._private_kongtask_add_specs(parsed, modes) as result;
+  end if;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_keyed(spec graphile_worker.job_spec, preserve_run_at boolean, number bigint)
- RETURNS graphile_worker._private_jobs
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_keyed(spec graphile_worker.job_spec, mode text, number bigint, OUT added graphile_worker._private_jobs, OUT is_added boolean)
+ RETURNS record
  LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET enable_seqscan TO 'off'
 AS $function$
 declare
-  ids constant regclass := pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id');
   held "graphile_worker"._private_jobs;
-  added "graphile_worker"._private_jobs;
 begin
   loop
-    select * into held from "graphile_worker"._private_jobs as job where job.key = spec.job_key for update;
+    if mode in ('replace', 'preserve_run_at') then
+      select * into held from "graphile_worker"._private_jobs as job where job.key = spec.job_key for update;
+    elsif mode = 'unsafe_dedupe' then
+      update "graphile_worker"._private_jobs as job
+      set revision = job.revision + 1, updated_at = now()
+      where job.key = spec.job_key
+      returning * into added;
+      is_added := added.id is null;
+      exit when not is_added;
+    else
+      select * into held from "graphile_worker"._private_jobs as job where job.key = spec.job_key;
+      if held.id is not null and (mode = 'reject' or held.attempts < held.max_attempts or held.locked_at < 'infinity') then
+        added := held;
+        is_added := false;
+        exit;
+      elsif held.id is not null then
+        -- Nobody may revive it between here and its replacement.
+        perform from "graphile_worker"._private_jobs as job
+        where job.id = held.id and job.key = spec.job_key and job.attempts >= job.max_attempts
+          and (job.locked_at is null or job.locked_at = 'infinity')
+        for update;
+        continue when not found;
+      end if;
+    end if;
 
     if held.attempts < held.max_attempts and (held.locked_at is null or held.locked_at = 'infinity') then
       update "graphile_worker"._private_jobs as job
@@ -272,7 +275,8 @@ begin
         task_id = task.id,
         payload = "graphile_worker"._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
         priority = coalesce(spec.priority, 0),
-        run_at = case when preserve_run_at and job.attempts = 0 then job.run_at else coalesce(spec.run_at, now()) end,
+        run_at = case when mode = 'preserve_run_at' and job.attempts = 0
+          then job.run_at else coalesce(spec.run_at, now()) end,
         attempts = 0,
         max_attempts = coalesce(spec.max_attempts, 25),
         last_error = null,
@@ -297,7 +301,7 @@ begin
         (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
       overriding system value
       select
-        coalesce(number, nextval(ids)),
+        coalesce(number, nextval(pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id'))),
         queue.id,
         task.id,
         coalesce(spec.payload, '{}'),
@@ -314,11 +318,228 @@ begin
       returning * into added;
     end if;
 
-    if added.id is not null then
-      return added;
-    end if;
+    is_added := true;
+    exit when added.id is not null;
     perform "graphile_worker"._private_kongtask_create_names(array[spec.identifier], array[spec.queue_name]);
   end loop;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_specs(specs graphile_worker.job_spec[], modes text[])
+ RETURNS TABLE(place integer, is_added boolean, job graphile_worker._private_jobs)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  ids constant regclass := pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id');
+  numbers bigint[];
+  without_key int;
+  key_is_taken boolean;
+  all_wait boolean;
+  expected int;
+  waiting int;
+  with_key int := 0;
+  added int;
+  keyed record;
+  result record;
+begin
+  perform "graphile_worker"._private_kongtask_check_spec(
+    spec.identifier, spec.queue_name, spec.max_attempts, spec.job_key, spec.priority
+  )
+  from unnest(specs) as spec;
+
+  perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+  from unnest(specs) as spec
+  left join lateral (
+    select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
+  ) as task on true
+  left join lateral (
+    select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
+  ) as queue on true
+  where task.id is null or (spec.queue_name is not null and queue.id is null)
+  having count(*) > 0;
+
+  select
+    array_agg(case when spec.is_new then nextval(ids) end order by spec.place),
+    count(*) filter (where spec.job_key is null),
+    coalesce(bool_or(spec.is_taken), false),
+    bool_and(spec.job_key is null or (spec.may_change and not spec.is_new and not spec.is_repeated))
+  into numbers, without_key, key_is_taken, all_wait
+  from (
+    select
+      spec.ordinality::int as place, spec.job_key, other.id is not null as is_taken,
+      modes[spec.ordinality::int] in ('replace', 'preserve_run_at') as may_change,
+      row_number() over (partition by spec.job_key order by spec.ordinality) > 1 as is_repeated,
+      spec.job_key is null or (
+        row_number() over (partition by spec.job_key order by spec.ordinality) = 1
+        and case modes[spec.ordinality::int]
+          when 'unsafe_dedupe' then other.id is null
+          when 'reject' then other.id is null
+          when 'dedupe' then (other.attempts < other.max_attempts or other.locked_at < 'infinity') is not true
+          else (other.attempts < other.max_attempts and (other.locked_at is null or other.locked_at = 'infinity'))
+            is not true
+        end
+      ) as is_new
+    from unnest(specs) with ordinality as spec
+    left join lateral (
+      select job.id, job.attempts, job.max_attempts, job.locked_at
+      from "graphile_worker"._private_jobs as job
+      where job.key = spec.job_key
+      offset 0
+    ) as other on true
+    order by spec.ordinality
+  ) as spec;
+
+  while without_key > 0 loop
+    return query
+    with resolved as materialized (
+      select
+        spec.ordinality, numbers[spec.ordinality::int] as number, queue.id as queue_id, task.id as task_id, spec.payload,
+        spec.run_at, spec.max_attempts, spec.priority, spec.flags
+      from unnest(specs) with ordinality as spec
+      cross join lateral (
+        select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
+      ) as task
+      left join lateral (
+        select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
+      ) as queue on true
+      where spec.job_key is null and (spec.queue_name is null or queue.id is not null)
+    ), inserted as (
+      insert into "graphile_worker"._private_jobs as job (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+      overriding system value
+      select
+        number, queue_id, task_id, coalesce(payload, '{}'), coalesce(run_at, now()), coalesce(max_attempts, 25),
+        coalesce(priority, 0), (select jsonb_object_agg(flag, true) from unnest(flags) as flag)
+      from resolved
+      where (select count(*) from resolved) = without_key
+      order by ordinality
+      returning job.id as number, job as inserted
+    )
+    select resolved.ordinality::int, true, inserted.inserted
+    from inserted join resolved on resolved.number = inserted.number;
+    exit when found;
+
+    -- A cleanup has just deleted a task or a queue.
+    perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
+    from unnest(specs) as spec;
+  end loop;
+
+  if without_key < cardinality(specs) and not key_is_taken then
+    return query
+    with resolved as materialized (
+      select
+        spec.ordinality, numbers[spec.ordinality::int] as number, queue.id as queue_id, task.id as task_id, spec.payload,
+        spec.run_at, spec.max_attempts, spec.job_key, spec.priority, spec.flags
+      from unnest(specs) with ordinality as spec
+      cross join lateral (
+        select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
+      ) as task
+      left join lateral (
+        select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
+      ) as queue on true
+      where spec.job_key is not null and numbers[spec.ordinality::int] is not null
+        and (spec.queue_name is null or queue.id is not null)
+    ), inserted as (
+      insert into "graphile_worker"._private_jobs as job
+        (id, job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
+      overriding system value
+      select
+        number, queue_id, task_id, coalesce(payload, '{}'), coalesce(run_at, now()), coalesce(max_attempts, 25), job_key,
+        coalesce(priority, 0), (select jsonb_object_agg(flag, true) from unnest(flags) as flag)
+      from resolved
+      -- Without one of its names a key would be locked out of order.
+      where (select count(*) from resolved) = (select count(number) from unnest(numbers) as number) - without_key
+      order by job_key
+      on conflict (key) do update set key = excluded.key where false
+      returning job.id as number, job as inserted
+    )
+    select resolved.ordinality::int, true, inserted.inserted
+    from inserted join resolved on resolved.number = inserted.number;
+    get diagnostics with_key = row_count;
+  elsif without_key < cardinality(specs) and all_wait then
+    expected := cardinality(specs) - without_key;
+    begin
+      with locked as materialized (
+        select job.attempts, job.max_attempts, job.locked_at
+        from "graphile_worker"._private_jobs as job
+        where job.key = any (array(select spec.job_key from unnest(specs) as spec))
+        order by job.key
+        for update
+      )
+      select count(*) into waiting
+      from locked
+      where attempts < max_attempts and (locked_at is null or locked_at = 'infinity');
+
+      return query
+      with resolved as materialized (
+        select
+          spec.ordinality, modes[spec.ordinality::int] as mode, queue.id as queue_id, task.id as task_id, spec.payload,
+          spec.run_at, spec.max_attempts, spec.job_key, spec.priority, spec.flags
+        from unnest(specs) with ordinality as spec
+        cross join lateral (
+          select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
+        ) as task
+        left join lateral (
+          select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
+        ) as queue on true
+        where spec.job_key is not null and (spec.queue_name is null or queue.id is not null)
+      ), changed as (
+        update "graphile_worker"._private_jobs as job
+        set
+          job_queue_id = spec.queue_id,
+          task_id = spec.task_id,
+          payload = "graphile_worker"._private_kongtask_merge_payloads(job.payload, coalesce(spec.payload, '{}')),
+          priority = coalesce(spec.priority, 0),
+          run_at = case when spec.mode = 'preserve_run_at' and job.attempts = 0
+            then job.run_at else coalesce(spec.run_at, now()) end,
+          attempts = 0,
+          max_attempts = coalesce(spec.max_attempts, 25),
+          last_error = null,
+          updated_at = now(),
+          revision = job.revision + 1,
+          flags = (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+        from resolved as spec
+        where job.key = spec.job_key and waiting = expected and (select count(*) from resolved) = expected
+        returning spec.ordinality::int, true, job
+      )
+      select * from changed;
+      get diagnostics with_key = row_count;
+
+      if with_key < expected then
+        raise exception 'a job has changed' using errcode = 'KTDUP';
+      end if;
+      perform "graphile_worker"._private_kongtask_notify(cardinality(specs));
+      return;
+    exception when sqlstate 'KTDUP' then
+      with_key := 0;
+    end;
+  end if;
+
+  added := without_key + with_key;
+
+  for keyed in
+    select spec.ordinality::int as place
+    from unnest(specs) with ordinality as spec
+    left join lateral (
+      select job.id from "graphile_worker"._private_jobs as job where job.id = numbers[spec.ordinality::int] and with_key > 0 offset 0
+    ) as inserted on true
+    where spec.job_key is not null and inserted.id is null
+    order by spec.job_key, spec.ordinality
+  loop
+    place := keyed.place;
+    select * into result
+    from "graphile_worker"._private_kongtask_add_keyed(specs[keyed.place], modes[keyed.place], numbers[keyed.place]);
+    is_added := result.is_added;
+    job := result.added;
+    return next;
+    added := added + is_added::int;
+  end loop;
+
+  if added > 0 then
+    perform "graphile_worker"._private_kongtask_notify(added);
+  end if;
 end
 $function$;
 
@@ -384,7 +605,6 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_check_spec(identifi
  RETURNS void
  LANGUAGE plpgsql
  IMMUTABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
   if identifier is null then
@@ -755,6 +975,79 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_insert_jobs(specs json, spec_places integer[], payloads json, may_wait boolean)
+ RETURNS TABLE(ids text, created_at double precision, specs_added text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  perform "graphile_worker"._private_kongtask_check_spec(
+    spec.value ->> 0, spec.value ->> 1, (spec.value ->> 4)::int, null, (spec.value ->> 5)::int
+  )
+  from json_array_elements(specs) as spec;
+
+  loop
+    return query
+    with resolved as materialized (
+      select
+        spec.ordinality, task.id as task_id, queue.id as queue_id,
+        coalesce(
+          to_timestamp((spec.value ->> 2)::float8 / 1000),
+          now() + (spec.value ->> 3)::float8 * interval '1 millisecond',
+          now()
+        ) as run_at,
+        coalesce((spec.value ->> 4)::int, 25) as max_attempts, coalesce((spec.value ->> 5)::int, 0) as priority,
+        case when json_typeof(spec.value -> 6) = 'array'
+          then (select jsonb_object_agg(flag, true) from json_array_elements_text(spec.value -> 6) as flag)
+        end as flags
+      from json_array_elements(specs) with ordinality as spec
+      cross join lateral (
+        select id from "graphile_worker"._private_tasks where identifier = spec.value ->> 0 offset 0
+      ) as task
+      left join lateral (
+        select id from "graphile_worker"._private_job_queues where queue_name = spec.value ->> 1 offset 0
+      ) as queue on true
+      where spec.value ->> 1 is null or queue.id is not null
+    ), added as (
+      insert into "graphile_worker"._private_jobs as job
+        (job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+      select spec.queue_id, spec.task_id, item.payload, spec.run_at, spec.max_attempts, spec.priority, spec.flags
+      from rows from (json_array_elements(payloads), unnest(spec_places)) with ordinality
+        as item (payload, place, ordinality)
+      join resolved as spec on spec.ordinality = item.place
+      where (select count(*) from resolved) = json_array_length(specs)
+      order by item.ordinality
+      returning job.id
+    )
+    select
+      added.ids, "graphile_worker"._private_kongtask_millis(now()),
+      (
+        select json_agg(
+          json_build_array(
+            "graphile_worker"._private_kongtask_millis(run_at),
+            "graphile_worker"._private_kongtask_state(run_at, 0, max_attempts, null),
+            flags::text
+          )
+          order by ordinality
+        )::text
+        from resolved
+      )
+    from (select string_agg(id::text, ',' order by id) as ids from added) as added
+    where added.ids is not null;
+
+    if found then
+      perform "graphile_worker"._private_kongtask_notify(cardinality(spec_places));
+      return;
+    end if;
+    exit when not may_wait;
+    perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.value ->> 0), array_agg(spec.value ->> 1))
+    from json_array_elements(specs) as spec;
+  end loop;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_is_free(locked_at timestamp with time zone)
  RETURNS boolean
  LANGUAGE sql
@@ -824,7 +1117,6 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_merge_payloads(firs
  RETURNS json
  LANGUAGE plpgsql
  IMMUTABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
   if json_typeof(first) is distinct from 'array' or json_typeof(second) is distinct from 'array' then
@@ -1221,55 +1513,47 @@ CREATE OR REPLACE FUNCTION graphile_worker.add_job(identifier text, payload json
 AS $function$
 declare
   added "graphile_worker"._private_jobs;
+  is_added boolean := true;
+  result record;
 begin
   perform "graphile_worker"._private_kongtask_check_spec(identifier, queue_name, max_attempts, job_key, priority);
 
   if job_key is not null and job_key_mode not in ('replace', 'preserve_run_at', 'unsafe_dedupe') then
     raise exception 'job_key_mode is ''%''; it must be ''replace'', ''preserve_run_at'' or ''unsafe_dedupe''', job_key_mode
       using errcode = 'GWBKM';
-  elsif job_key is not null and job_key_mode is distinct from 'unsafe_dedupe' then
-    added := "graphile_worker"._private_kongtask_add_keyed(
+  elsif job_key is not null then
+    select * into result
+    from "graphile_worker"._private_kongtask_add_keyed(
       cast(row(identifier, payload, queue_name, run_at, max_attempts, job_key, priority, flags) as "graphile_worker".job_spec),
-      coalesce(job_key_mode = 'preserve_run_at', false),
+      coalesce(job_key_mode, 'replace'),
       null
     );
-    perform "graphile_worker"._private_kongtask_notify(1);
-    return added;
+    added := result.added;
+    is_added := result.is_added;
+  else
+    loop
+      insert into "graphile_worker"._private_jobs (job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
+      select
+        queue.id,
+        task.id,
+        coalesce(add_job.payload, '{}'),
+        coalesce(add_job.run_at, now()),
+        coalesce(add_job.max_attempts, 25),
+        coalesce(add_job.priority, 0),
+        (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
+      from "graphile_worker"._private_tasks as task
+      left join "graphile_worker"._private_job_queues as queue on queue.queue_name = add_job.queue_name
+      where task.identifier = add_job.identifier
+        and (add_job.queue_name is null or queue.id is not null)
+      returning * into added;
+      exit when found;
+      perform "graphile_worker"._private_kongtask_create_names(array[identifier], array[queue_name]);
+    end loop;
   end if;
 
-  loop
-    if job_key is not null then
-      update "graphile_worker"._private_jobs as job
-      set revision = job.revision + 1, updated_at = now()
-      where job.key = job_key
-      returning * into added;
-      if found then
-        return added;
-      end if;
-    end if;
-
-    insert into "graphile_worker"._private_jobs (job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags)
-    select
-      queue.id,
-      task.id,
-      coalesce(add_job.payload, '{}'),
-      coalesce(add_job.run_at, now()),
-      coalesce(add_job.max_attempts, 25),
-      job_key,
-      coalesce(add_job.priority, 0),
-      (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
-    from "graphile_worker"._private_tasks as task
-    left join "graphile_worker"._private_job_queues as queue on queue.queue_name = add_job.queue_name
-    where task.identifier = add_job.identifier
-      and (add_job.queue_name is null or queue.id is not null)
-    on conflict (key) do nothing
-    returning * into added;
-    exit when found;
-
-    perform "graphile_worker"._private_kongtask_create_names(array[identifier], array[queue_name]);
-  end loop;
-
-  perform "graphile_worker"._private_kongtask_notify(1);
+  if is_added then
+    perform "graphile_worker"._private_kongtask_notify(1);
+  end if;
   return added;
 end
 $function$;
@@ -1278,117 +1562,18 @@ CREATE OR REPLACE FUNCTION graphile_worker.add_jobs(specs graphile_worker.job_sp
  RETURNS SETOF graphile_worker._private_jobs
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET enable_seqscan TO 'off'
 AS $function$
-declare
-  ids constant regclass := pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id');
-  numbers bigint[];
-  results "graphile_worker"._private_jobs[];
-  without_key int := 0;
-  place int;
-  added "graphile_worker"._private_jobs;
 begin
   if coalesce(cardinality(specs), 0) = 0 then
     return;
   end if;
-
-  perform "graphile_worker"._private_kongtask_check_spec(
-    spec.identifier, spec.queue_name, spec.max_attempts, spec.job_key, spec.priority
-  )
-  from unnest(specs) as spec;
-
-  perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
-  from unnest(specs) as spec
-  left join lateral (
-    select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
-  ) as task on true
-  left join lateral (
-    select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
-  ) as queue on true
-  where task.id is null or (spec.queue_name is not null and queue.id is null)
-  having count(*) > 0;
-
-  numbers := array(
-    select case when spec.is_new then nextval(ids) end
-    from (
-      select
-        spec.job_key is null or (
-          row_number() over (partition by spec.job_key order by spec.ordinality) = 1
-          and waiting.id is null
-        ) as is_new
-      from unnest(specs) with ordinality as spec
-      left join lateral (
-        select job.id
-        from "graphile_worker"._private_jobs as job
-        where job.key = spec.job_key
-          and job.attempts < job.max_attempts
-          and (job.locked_at is null or job.locked_at = 'infinity')
-        offset 0
-      ) as waiting on true
-      order by spec.ordinality
-    ) as spec
-  );
-
-  select count(*) into without_key from unnest(specs) as spec where spec.job_key is null;
-
-  while without_key > 0 loop
-    place := 1;
-    for added in
-      with inserted as (
-        insert into "graphile_worker"._private_jobs (id, job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
-        overriding system value
-        select
-          numbers[spec.ordinality::int],
-          queue.id,
-          task.id,
-          coalesce(spec.payload, '{}'),
-          coalesce(spec.run_at, now()),
-          coalesce(spec.max_attempts, 25),
-          coalesce(spec.priority, 0),
-          (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
-        from unnest(specs) with ordinality as spec
-        cross join lateral (
-          select id from "graphile_worker"._private_tasks where identifier = spec.identifier offset 0
-        ) as task
-        left join lateral (
-          select id from "graphile_worker"._private_job_queues where queue_name = spec.queue_name offset 0
-        ) as queue on true
-        where spec.job_key is null
-          and (spec.queue_name is null or queue.id is not null)
-          and results[spec.ordinality::int] is null
-        order by spec.ordinality
-        returning *
-      )
-      select * from inserted order by id
-    loop
-      -- Both the numbers and the rows ascend.
-      while numbers[place] is distinct from added.id loop
-        place := place + 1;
-      end loop;
-      results[place] := added;
-      without_key := without_key - 1;
-    end loop;
-
-    -- What is left has a task or a queue that a cleanup has just deleted.
-    if without_key > 0 then
-      perform "graphile_worker"._private_kongtask_create_names(array_agg(spec.identifier), array_agg(spec.queue_name))
-      from unnest(specs) as spec;
-    end if;
-  end loop;
-
-  for place in
-    select spec.ordinality::int
-    from unnest(specs) with ordinality as spec
-    where spec.job_key is not null
-    order by spec.job_key, spec.ordinality
-  loop
-    results[place] := "graphile_worker"._private_kongtask_add_keyed(
-      specs[place], coalesce(job_key_preserve_run_at, false), numbers[place]
-    );
-  end loop;
-
-  perform "graphile_worker"._private_kongtask_notify(cardinality(specs));
-  return query select * from unnest(results);
+  return query
+  select (result.job).*
+  from "graphile_worker"._private_kongtask_add_specs(
+    specs,
+    array_fill(case when job_key_preserve_run_at then 'preserve_run_at' else 'replace' end, array[cardinality(specs)])
+  ) as result
+  order by result.place;
 end
 $function$;
 

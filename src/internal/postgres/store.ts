@@ -15,7 +15,6 @@ import * as Administration from "./administration.ts"
 import * as Batches from "./batches.ts"
 import { derive } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
-import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import { partition } from "./outcomes.ts"
 import {
   type ClaimedRow,
