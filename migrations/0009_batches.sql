@@ -63,6 +63,40 @@ begin
 end
 $body$;
 
+-- The jobs of one lane (a task and a priority) that come after the last one of an earlier batch. The deleted jobs before
+-- that one stay in the index until it is vacuumed, and everybody who starts at its beginning walks over them. Only a hint:
+-- jobs that are added, retried or given back before that place are not found.
+create or replace function :schema._private_kongtask_lock_more(
+  task_name text, lane_priority int, after_micros float8, after_id bigint, max_jobs int
+)
+returns table (id text, task int, payload text, run_at float8, created_at float8, rest text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+begin
+  perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  return query
+  select job.id::text as id, 1 as task, job.payload::text as payload,
+    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
+    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
+      or job.flags is not null or job.last_error is not null or job.priority <> 0
+    then json_build_array(
+      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
+    )::text end as rest
+  from :schema._private_jobs as job
+  where task_id = (select known.id from :schema._private_tasks as known where known.identifier = task_name)
+    and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
+    and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
+  -- Qualified: the columns of the result have the same names.
+  order by job.run_at nulls first, job.id limit max_jobs
+  for update skip locked;
+end
+$body$;
+
 -- Notes what a stream is about to run, and answers those of the jobs that another pool's stream was running when its
 -- transaction ended badly. To be committed on another connection than the batch's, before the first handler starts; a
 -- crash of the server may lose it. The statement's snapshot is later than the locks, so that a note of a batch that has

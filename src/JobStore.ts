@@ -140,6 +140,22 @@ export interface BatchRequest {
   readonly limit: number
   /** Which of the pool's streams of batches this is: each holds one batch at a time. Default: the pool's only one. */
   readonly stream?: string | undefined
+  /** Only jobs of one task and priority, from after that place on: a hint that saves work, and may miss jobs. */
+  readonly after?: Place | undefined
+}
+
+/**
+ * Where a job stands among those of its task and priority.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Place {
+  readonly task: string
+  readonly priority: number
+  /** Milliseconds since the epoch, to the microsecond. */
+  readonly runAt: number
+  readonly id: Job.JobId
 }
 
 /**
@@ -158,6 +174,8 @@ export interface Batch {
   readonly jobs: ReadonlyArray<ClaimedJob>
   /** Whether they are as many as were asked for. */
   readonly isFull: boolean
+  /** The place of the last one, when they are all of one task and priority. */
+  readonly last: Place | undefined
   /**
    * Writes a durable claim for these jobs into the batch's transaction, as if
    * they had been claimed by the pool; it takes effect with `settle`.

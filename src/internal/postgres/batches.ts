@@ -25,7 +25,7 @@ export const make = ({ failure, run, sql, statements }: {
   ) => Effect.Effect<ReadonlyArray<Row>, KongTaskError>
 }): Pick<Store, Methods> => {
   return {
-    batch: Effect.fnUntraced(function*({ limit, pool, stream = pool, tasks }) {
+    batch: Effect.fnUntraced(function*({ after, limit, pool, stream = pool, tasks }) {
       const connection = yield* Effect.mapError(sql.reserve, failure("batch"))
       const inBatch = (operation: string, text: string, params: ReadonlyArray<unknown> = []) =>
         Effect.mapError(connection.execute(text, params, undefined), failure(operation))
@@ -41,7 +41,16 @@ export const make = ({ failure, run, sql, statements }: {
             isOpen ? Effect.ignore(Effect.andThen(inBatch("batch", "rollback"), forget)) : Effect.void
           )
       )
-      const held = toBatched((yield* inBatch("batch", statements.lockBatch, [tasks, limit])) as never, tasks)
+      const rows = after === undefined
+        ? inBatch("batch", statements.lockBatch, [tasks, limit])
+        : inBatch("batch", statements.lockMore, [
+          after.task,
+          after.priority,
+          Math.round(after.runAt * 1000),
+          after.id,
+          limit
+        ])
+      const held = toBatched((yield* rows) as never, after === undefined ? tasks : [after.task])
       const inTheWay = held.findIndex((job) => !mayBeHeld(job))
       let jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
       if (jobs.length > 0) {
@@ -60,6 +69,9 @@ export const make = ({ failure, run, sql, statements }: {
       return {
         jobs,
         isFull: jobs.length === limit,
+        last: jobs.every((job) => job.task === jobs[0]?.task && job.priority === jobs[0]?.priority)
+          ? jobs.at(-1)?.place
+          : undefined,
         promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
         settle: (settlements) => {
           const { cancelled, completed, failures, releases } = partition(settlements)

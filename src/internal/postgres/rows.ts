@@ -1,6 +1,6 @@
 import * as DateTime from "effect/DateTime"
 import * as Job from "../../Job.ts"
-import type { ClaimedJob, Counts, Stats } from "../../JobStore.ts"
+import type { ClaimedJob, Counts, Place, Stats } from "../../JobStore.ts"
 
 /** A job as the statements answer it. */
 export interface JobRow {
@@ -80,7 +80,7 @@ type Rest = readonly [
 const mostJobs: Rest = [1, 25, null, 0, null, null, 0]
 
 /** A claimed job. Its times and flags are made when they are asked for, which most handlers do not. */
-class Claimed implements ClaimedJob {
+export class Claimed implements ClaimedJob {
   readonly id: Job.JobId
   readonly task: string
   readonly payload: unknown
@@ -133,6 +133,11 @@ class Claimed implements ClaimedJob {
     return flagNames(this.#flags)
   }
 
+  /** Where it stands in its lane. */
+  get place(): Place {
+    return { task: this.task, priority: this.priority, runAt: this.#runAt, id: this.id }
+  }
+
   /** The order of claims. */
   static compare(a: Claimed, b: Claimed): number {
     return a.priority - b.priority || a.#runAt - b.#runAt || a.id.length - b.id.length || (a.id < b.id ? -1 : 1)
@@ -154,7 +159,7 @@ export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<Claime
   ).sort(Claimed.compare)
 
 /** The jobs of a batch, in the order of claims; `attempt` is the one to come. */
-export const toBatched = (rows: ReadonlyArray<BatchRow>, tasks: ReadonlyArray<string>): ReadonlyArray<ClaimedJob> => {
+export const toBatched = (rows: ReadonlyArray<BatchRow>, tasks: ReadonlyArray<string>): ReadonlyArray<Claimed> => {
   const jobs = rows.map((row) => {
     const task = tasks[row.task - 1]!
     if (row.rest === null) return new Claimed(row, task, null, null, mostJobs)

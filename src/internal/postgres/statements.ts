@@ -159,6 +159,11 @@ export const make = (schema: string) => ({
   lockBatch: `
     select id, task, payload, run_at, created_at, rest from ${schema}._private_kongtask_lock_batch($1::text[], $2::int)`,
 
+  /** $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, inside an open transaction. */
+  lockMore: `
+    select id, task, payload, run_at, created_at, rest
+    from ${schema}._private_kongtask_lock_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int)`,
+
   /** $1 stream, $2 pool, $3 ids, outside the batch's transaction. One row a suspect. */
   noteBatch:
     `select suspect as id from ${schema}._private_kongtask_note_batch($1::text, $2::text, $3::text[]::int8[]) as suspect`,

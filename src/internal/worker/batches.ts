@@ -16,7 +16,7 @@ import * as Latch from "effect/Latch"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { JobId } from "../../Job.ts"
-import type { Batch, ClaimedJob, Settlement, Store } from "../../JobStore.ts"
+import type { Batch, ClaimedJob, Place, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import type { Runner } from "./attempt.ts"
 import type * as Durations from "./durations.ts"
@@ -26,8 +26,10 @@ import type { Outcome } from "./settler.ts"
 /** How long a batch's transaction may take before its handlers are cut loose. */
 const budgetMillis = 30
 
-/** How long the streams go on before the other jobs get their claim. */
-const phaseMillis = 100
+/** How long the streams go on before the other jobs get their claim: longer where a claim takes long. */
+const minPhaseMillis = 100
+const maxPhaseMillis = 1_000
+const claimsPerPhase = 10
 
 const maxBatch = 1_000
 const streams = 2
@@ -35,8 +37,11 @@ const streams = 2
 export interface Batches {
   /** Whether jobs of some task are short enough, and slots are free. */
   readonly areWorthwhile: () => boolean
-  /** Runs batches for a while, or until there are not enough jobs for them; an interruption ends it after the running ones. */
-  readonly run: Effect.Effect<void>
+  /**
+   * Runs batches for a while, or until there are not enough jobs for them; an interruption ends it after the running
+   * ones. A claim comes before: the jobs that it found, which are the first in order, and how long it took.
+   */
+  readonly run: (claimed: ReadonlyArray<ClaimedJob>, claimMillis: number) => Effect.Effect<void>
 }
 
 export const make = (options: {
@@ -45,6 +50,8 @@ export const make = (options: {
   readonly runners: ReadonlyMap<string, Runner>
   readonly jobs: Jobs
   readonly durations: Durations.Durations
+  /** Whether new jobs were announced since the last claim. */
+  readonly isWoken: () => boolean
   readonly scope: Scope.Scope
   readonly answered: <A, R>(statement: Effect.Effect<A, KongTaskError, R>) => Effect.Effect<A, KongTaskError, R>
   /** Told of each outcome that is recorded. */
@@ -56,7 +63,20 @@ export const make = (options: {
   readonly onDoubt: () => void
 }): Effect.Effect<Batches> =>
   Effect.map(Clock.Clock, (clock) => {
-    const { answered, durations, jobs, offer, onDoubt, onSettled, onUnavailable, pool, runners, scope, store } = options
+    const {
+      answered,
+      durations,
+      isWoken,
+      jobs,
+      offer,
+      onDoubt,
+      onSettled,
+      onUnavailable,
+      pool,
+      runners,
+      scope,
+      store
+    } = options
     const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
     const candidates = [...runners].filter(([, { mayBatch }]) => mayBatch).map(([task]) => task)
     const shortTasks = () => candidates.filter((task) => durations.short(task) !== undefined)
@@ -67,28 +87,54 @@ export const make = (options: {
       return Math.max(1, Math.min(maxBatch, Math.floor(slots * budgetMillis / 2 / longest)))
     }
 
-    const runPhase = Effect.gen(function*() {
-      const until = nowMillis() + phaseMillis
+    // Where the last full batch ended: the next one need not walk over what that one has deleted. Only a hint: forgotten
+    // when a claim finds a job before it, or any of another task or priority.
+    let after: Place | undefined
+    const isBehind = (place: Place) => (job: ClaimedJob) => {
+      if (job.task !== place.task || job.priority !== place.priority) return false
+      const later = job.runAt.epochMilliseconds - place.runAt
+      return Math.abs(later) > 1
+        ? later > 0
+        : job.id.length > place.id.length || (job.id.length === place.id.length && job.id > place.id)
+    }
+
+    const runPhase = Effect.fnUntraced(function*(claimMillis: number) {
+      const start = nowMillis()
+      const end = start + Math.min(maxPhaseMillis, Math.max(minPhaseMillis, claimsPerPhase * claimMillis))
+      const hasTime = () => {
+        const now = nowMillis()
+        return now < end && (now < start + minPhaseMillis || !isWoken())
+      }
       const turn = yield* Semaphore.make(1)
+      // The others have its hint.
+      const firstOpened = yield* Latch.make(false)
       let isOver = false
       // Jobs that a batch has left are older than those of a batch that was opened beside it.
       let epoch = 0
 
       const stream = Effect.fnUntraced(function*(name: string) {
-        while (!isOver && !isStopping && nowMillis() < until) {
+        while (!isOver && !isStopping && hasTime()) {
           const tasks = shortTasks()
           const slots = jobs.freeSlots()
           if (tasks.length === 0 || slots === 0) break
           const opened = epoch
           yield* Effect.scoped(Effect.gen(function*() {
             const openedAt = nowMillis()
-            const batch = yield* answered(store.batch({ pool, stream: name, tasks, limit: sizeOf(tasks, slots) }))
-            if (!batch.isFull) isOver = true
+            const hint = after
+            const batch = yield* answered(
+              store.batch({ pool, stream: name, tasks, limit: sizeOf(tasks, slots), after: hint })
+            )
+            after = batch.isFull ? batch.last : undefined
+            firstOpened.openUnsafe()
+            if (!batch.isFull && hint === undefined) isOver = true
             if (batch.jobs.length === 0) return
             const work = yield* turn.withPermit(Effect.suspend(() => {
               if (opened !== epoch) return Effect.undefined
               return Effect.map(runHandlers(batch, openedAt + budgetMillis), (work) => {
-                if (work.left > 0) epoch++
+                if (work.left > 0) {
+                  epoch++
+                  after = undefined
+                }
                 return work
               })
             }))
@@ -96,11 +142,16 @@ export const make = (options: {
           }))
         }
         isOver = true
+        firstOpened.openUnsafe()
       })
 
       yield* Effect.forEach(
         Array.from({ length: streams }, (_, index) => `${pool}/${index + 1}`),
-        (name) => Effect.catch(stream(name), onUnavailable),
+        (name, index) =>
+          Effect.catch(index === 0 ? stream(name) : Effect.andThen(firstOpened.await, stream(name)), (error) => {
+            firstOpened.openUnsafe()
+            return onUnavailable(error)
+          }),
         { concurrency: "unbounded", discard: true }
       )
     })
@@ -196,13 +247,17 @@ export const make = (options: {
     let isStopping = false
     return {
       areWorthwhile: () => jobs.freeSlots() > 0 && candidates.some((task) => durations.short(task) !== undefined),
-      run: Effect.flatMap(
-        Effect.forkIn(runPhase, scope, { startImmediately: true, uninterruptible: true }),
-        (fiber) =>
-          Effect.onInterrupt(Fiber.join(fiber), () => {
-            isStopping = true
-            return Fiber.await(fiber)
-          })
-      )
+      run: (claimed, claimMillis) =>
+        Effect.suspend(() => {
+          if (after !== undefined && !claimed.every(isBehind(after))) after = undefined
+          return Effect.forkIn(runPhase(claimMillis), scope, { startImmediately: true, uninterruptible: true })
+        }).pipe(
+          Effect.flatMap((fiber) =>
+            Effect.onInterrupt(Fiber.join(fiber), () => {
+              isStopping = true
+              return Fiber.await(fiber)
+            })
+          )
+        )
     }
   })

@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { JobId } from "../../Job.ts"
-import type { Settlement, Store } from "../../JobStore.ts"
+import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import * as WorkerEvent from "../../WorkerEvent.ts"
 import { answeredWithin } from "../deadline.ts"
@@ -196,6 +196,7 @@ export const run = Effect.fnUntraced(function*(
       runners,
       jobs,
       durations,
+      isWoken: () => wake.isOpen(),
       scope,
       answered,
       onSettled: (outcome) => onSettled(outcome, true),
@@ -255,7 +256,7 @@ export const run = Effect.fnUntraced(function*(
       const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, beat, ...wanted }))
       yield* jobs.accept(claimed.jobs)
       if (claimed.heartbeat !== undefined) yield* lease.heard(claimed.heartbeat, sentAt)
-      return { ...claimed, ...wanted }
+      return { ...claimed, ...wanted, millis: (yield* Lease.monotonicMillis) - sentAt }
     }).pipe(
       Effect.tapCause(() => Effect.sync(doubtNow)),
       // An interruption comes before a claim or after its jobs are accepted, never in between.
@@ -279,16 +280,18 @@ export const run = Effect.fnUntraced(function*(
 
   yield* Effect.gen(function*() {
     let wasIdle = false
-    let wasFull = false
+    let lastFull: { readonly jobs: ReadonlyArray<ClaimedJob>; readonly millis: number } | undefined
     while (true) {
       yield* jobs.demand
       yield* settler.keptUp
       const flags = yield* forbiddenFlags
-      if (wasFull && flags.length === 0 && batches?.areWorthwhile() === true) yield* batches.run
+      if (lastFull !== undefined && flags.length === 0 && batches?.areWorthwhile() === true) {
+        yield* batches.run(lastFull.jobs, lastFull.millis)
+      }
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
-      const { contended, jobs: claimed, limit, nextDueIn, start } = yield* claim(flags, wasIdle)
+      const { contended, jobs: claimed, limit, millis, nextDueIn, start } = yield* claim(flags, wasIdle)
       wasIdle = false
-      wasFull = claimed.length >= limit
+      lastFull = claimed.length >= limit ? { jobs: claimed, millis } : undefined
       if (claimed.length > 0) {
         publish(new WorkerEvent.JobsClaimed({ pool: id, count: claimed.length }))
         contendedInARow = 0
