@@ -152,10 +152,10 @@ left join :schema._private_job_queues as queue on queue.id = job.job_queue_id;
 -- Claims due jobs. One row a claimed job, or one row that says why there is none. Beyond the first `max_start` no job on
 -- its last attempt is taken: it would wait for its turn, and a crash in the meantime would be the end of it.
 --
--- Plan: `lanes` finds the priorities in use of each task by a few probes of jobs_claim_index; `heads` takes the oldest
--- due job of each lane and so puts the lanes in order; `free` walks the lanes in that order, each from its oldest due
--- job on, and locks (SKIP LOCKED) until it has enough: neither future jobs, nor other tasks' jobs, nor failed ones are
--- touched. `queue_lanes` finds the priorities in use of each queue by a probe of jobs_queue_index each, whatever its
+-- Plan: `lanes` finds the priorities in use of each task and the oldest job of each, by one probe of jobs_claim_index a
+-- lane: whoever starts at the beginning of a lane walks over the deleted jobs that are still in the index, so nobody else
+-- does. `heads` are those that are due, in order; `free` walks the lanes in that order, each from its head on, and locks
+-- (SKIP LOCKED) until it has enough: neither future jobs, nor other tasks' jobs, nor failed ones are touched. `queue_lanes` finds the priorities in use of each queue by a probe of jobs_queue_index each, whatever its
 -- backlog; `queued` takes the head of each queue that is free, together with its queue. Names are looked up for the
 -- claimed jobs only, so that a large table of queues is not read.
 --
@@ -186,35 +186,31 @@ begin
   return query
   with recursive tasks as materialized (
     select id from :schema._private_tasks where identifier = any (task_names)
-  ), lanes (task_id, priority) as (
-    select tasks.id, (
-      select priority from :schema._private_jobs
+  ), lanes (task_id, priority, run_at, id) as (
+    select tasks.id, first.priority, first.run_at, first.id
+    from tasks
+    cross join lateral (
+      select priority, run_at, id from :schema._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from tasks
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
     union all
-    select lanes.task_id, (
-      select priority from :schema._private_jobs
-      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from lanes where lanes.priority is not null
-  ), heads as materialized (
-    select lanes.task_id, lanes.priority, head.run_at, head.id
+    select lanes.task_id, first.priority, first.run_at, first.id
     from lanes
     cross join lateral (
-      select run_at, id from :schema._private_jobs
-      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
-        and run_at <= now()
-      order by run_at nulls first, id limit 1
-    ) as head
-    order by lanes.priority, head.run_at
+      select priority, run_at, id from :schema._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
+  ), heads as materialized (
+    select * from lanes where run_at <= now() order by priority, run_at
   ), free as materialized (
     select job.id, job.priority, job.run_at, job.is_last
     from heads
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-        and run_at <= now()
+        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
       order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job

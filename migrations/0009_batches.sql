@@ -21,28 +21,24 @@ begin
   with recursive tasks as materialized (
     select id, array_position(task_names, identifier) as place from :schema._private_tasks
     where identifier = any (task_names)
-  ), lanes (task_id, place, priority) as (
-    select tasks.id, tasks.place, (
-      select priority from :schema._private_jobs
+  ), lanes (task_id, place, priority, run_at, id) as (
+    select tasks.id, tasks.place, first.priority, first.run_at, first.id
+    from tasks
+    cross join lateral (
+      select priority, run_at, id from :schema._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from tasks
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
     union all
-    select lanes.task_id, lanes.place, (
-      select priority from :schema._private_jobs
-      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from lanes where lanes.priority is not null
-  ), heads as materialized (
-    select lanes.task_id, lanes.place, lanes.priority
+    select lanes.task_id, lanes.place, first.priority, first.run_at, first.id
     from lanes
     cross join lateral (
-      select run_at from :schema._private_jobs
-      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
-        and run_at <= now()
-      order by run_at nulls first, id limit 1
-    ) as head
-    order by lanes.priority, head.run_at
+      select priority, run_at, id from :schema._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
+  ), heads as materialized (
+    select * from lanes where run_at <= now() order by priority, run_at
   )
   select job.id::text as id, heads.place as task, job.payload::text as payload,
     date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
@@ -55,7 +51,7 @@ begin
   cross join lateral (
     select * from :schema._private_jobs
     where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-      and run_at <= now()
+      and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
     order by run_at nulls first, id limit max_jobs
     for update skip locked
   ) as job
@@ -144,6 +140,21 @@ begin
   update :schema._private_kongtask_batches as batch
   set job_ids = nullif(array(select unnest(batch.job_ids) except select unnest(suspects)), '{}')
   where batch.pool <> own_pool and batch.job_ids && suspects;
+end
+$body$;
+
+-- Completes jobs that this transaction holds, all on their first attempt, and takes the stream's note back. Primary key.
+create or replace function :schema._private_kongtask_complete_batch(own_stream text, completed_ids bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+set jit = off
+as $body$
+begin
+  update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  delete from :schema._private_jobs as job where job.id = any (completed_ids);
 end
 $body$;
 

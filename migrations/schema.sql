@@ -641,35 +641,31 @@ begin
   return query
   with recursive tasks as materialized (
     select id from "graphile_worker"._private_tasks where identifier = any (task_names)
-  ), lanes (task_id, priority) as (
-    select tasks.id, (
-      select priority from "graphile_worker"._private_jobs
+  ), lanes (task_id, priority, run_at, id) as (
+    select tasks.id, first.priority, first.run_at, first.id
+    from tasks
+    cross join lateral (
+      select priority, run_at, id from "graphile_worker"._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from tasks
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
     union all
-    select lanes.task_id, (
-      select priority from "graphile_worker"._private_jobs
-      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from lanes where lanes.priority is not null
-  ), heads as materialized (
-    select lanes.task_id, lanes.priority, head.run_at, head.id
+    select lanes.task_id, first.priority, first.run_at, first.id
     from lanes
     cross join lateral (
-      select run_at, id from "graphile_worker"._private_jobs
-      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
-        and run_at <= now()
-      order by run_at nulls first, id limit 1
-    ) as head
-    order by lanes.priority, head.run_at
+      select priority, run_at, id from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
+  ), heads as materialized (
+    select * from lanes where run_at <= now() order by priority, run_at
   ), free as materialized (
     select job.id, job.priority, job.run_at, job.is_last
     from heads
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-        and run_at <= now()
+        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
       order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
@@ -832,6 +828,20 @@ begin
       ) - now())::float8 * 1000
     )
   where not exists (select from claimed);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_batch(own_stream text, completed_ids bigint[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+begin
+  update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  delete from "graphile_worker"._private_jobs as job where job.id = any (completed_ids);
 end
 $function$;
 
@@ -1071,28 +1081,24 @@ begin
   with recursive tasks as materialized (
     select id, array_position(task_names, identifier) as place from "graphile_worker"._private_tasks
     where identifier = any (task_names)
-  ), lanes (task_id, place, priority) as (
-    select tasks.id, tasks.place, (
-      select priority from "graphile_worker"._private_jobs
+  ), lanes (task_id, place, priority, run_at, id) as (
+    select tasks.id, tasks.place, first.priority, first.run_at, first.id
+    from tasks
+    cross join lateral (
+      select priority, run_at, id from "graphile_worker"._private_jobs
       where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from tasks
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
     union all
-    select lanes.task_id, lanes.place, (
-      select priority from "graphile_worker"._private_jobs
-      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority nulls first limit 1
-    ) from lanes where lanes.priority is not null
-  ), heads as materialized (
-    select lanes.task_id, lanes.place, lanes.priority
+    select lanes.task_id, lanes.place, first.priority, first.run_at, first.id
     from lanes
     cross join lateral (
-      select run_at from "graphile_worker"._private_jobs
-      where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
-        and run_at <= now()
-      order by run_at nulls first, id limit 1
-    ) as head
-    order by lanes.priority, head.run_at
+      select priority, run_at, id from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
+  ), heads as materialized (
+    select * from lanes where run_at <= now() order by priority, run_at
   )
   select job.id::text as id, heads.place as task, job.payload::text as payload,
     date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
@@ -1105,11 +1111,40 @@ begin
   cross join lateral (
     select * from "graphile_worker"._private_jobs
     where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-      and run_at <= now()
+      and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
     order by run_at nulls first, id limit max_jobs
     for update skip locked
   ) as job
   limit max_jobs;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer)
+ RETURNS TABLE(id text, task integer, payload text, run_at double precision, created_at double precision, rest text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  return query
+  select job.id::text as id, 1 as task, job.payload::text as payload,
+    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
+    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
+      or job.flags is not null or job.last_error is not null or job.priority <> 0
+    then json_build_array(
+      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
+    )::text end as rest
+  from "graphile_worker"._private_jobs as job
+  where task_id = (select known.id from "graphile_worker"._private_tasks as known where known.identifier = task_name)
+    and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
+    and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
+  -- Qualified: the columns of the result have the same names.
+  order by job.run_at nulls first, job.id limit max_jobs
+  for update skip locked;
 end
 $function$;
 

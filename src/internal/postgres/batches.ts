@@ -13,6 +13,9 @@ type Methods = "batch" | "forgetBatch" | "settleLate"
 /** Jobs behind one that has failed before, or that has a single attempt, wait with it for a claim. */
 const mayBeHeld = (job: ClaimedJob): boolean => job.attempt === 1 && job.maxAttempts > 1
 
+/** Cheaper for both sides than an array parameter. */
+const arrayText = (items: ReadonlyArray<{ readonly id: JobId }>): string => `{${items.map(({ id }) => id).join(",")}}`
+
 /** The part of the store that holds jobs by row locks. */
 export const make = ({ failure, run, sql, statements }: {
   readonly sql: PgClient.PgClient
@@ -57,7 +60,7 @@ export const make = ({ failure, run, sql, statements }: {
         const noted = yield* run<{ readonly id: JobId }>("batch", statements.noteBatch, [
           stream,
           pool,
-          jobs.map(({ id }) => id)
+          arrayText(jobs)
         ])
         isNoted = true
         if (noted.length > 0) {
@@ -75,7 +78,10 @@ export const make = ({ failure, run, sql, statements }: {
         promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
         settle: (settlements) => {
           const { cancelled, completed, failures, releases } = partition(settlements)
-          return inBatch("settle", statements.settleBatch, [stream, completed, cancelled, failures, releases]).pipe(
+          const written = completed.length === settlements.length
+            ? inBatch("settle", statements.completeBatch, [stream, arrayText(settlements)])
+            : inBatch("settle", statements.settleBatch, [stream, completed, cancelled, failures, releases])
+          return written.pipe(
             Effect.andThen(inBatch("settle", "commit")),
             Effect.andThen(Effect.sync(() => {
               isOpen = false

@@ -164,9 +164,9 @@ export const make = (schema: string) => ({
     select id, task, payload, run_at, created_at, rest
     from ${schema}._private_kongtask_lock_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int)`,
 
-  /** $1 stream, $2 pool, $3 ids, outside the batch's transaction. One row a suspect. */
+  /** $1 stream, $2 pool, $3 ids as an array's text, outside the batch's transaction. One row a suspect. */
   noteBatch:
-    `select suspect as id from ${schema}._private_kongtask_note_batch($1::text, $2::text, $3::text[]::int8[]) as suspect`,
+    `select suspect as id from ${schema}._private_kongtask_note_batch($1::text, $2::text, $3::text::int8[]) as suspect`,
 
   /** $1 pool, $2 ids, inside a batch's transaction. */
   chargeSuspects: `select ${schema}._private_kongtask_charge_suspects($1::text, $2::text[]::int8[])::text`,
@@ -180,6 +180,9 @@ export const make = (schema: string) => ({
     from ${schema}._private_kongtask_settle(
       null, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json
     ) as settled`,
+
+  /** $1 stream, $2 ids as an array's text. Inside a batch's transaction. */
+  completeBatch: `select ${schema}._private_kongtask_complete_batch($1::text, $2::text::int8[])::text`,
 
   /** $1 stream. */
   forgetBatch: `update ${schema}._private_kongtask_batches set job_ids = null where stream = $1::text`,
