@@ -1,9 +1,11 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Duration, Effect, type Layer, Option, Schema, type Scope } from "effect"
+import { Duration, Effect, Latch, type Layer, Option, Schema, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
+import { TestClock } from "effect/testing"
 import { Queue, Retry, Task, Worker } from "kongtask"
 import { make as makeStore } from "../src/internal/postgres/store.ts"
 import { dedicatedServerWith } from "./support/database.ts"
+import { pause } from "./support/events.ts"
 import * as Test from "./support/kongtask.ts"
 
 const test = <E>(
@@ -141,6 +143,27 @@ describe("locks that are held for hours", () => {
       expect(Math.round((yield* renewedAt)[0]!.age / 3600)).toBe(3)
     }))
 })
+
+test("a test's clock moves timeouts and delays, but no lease: that one is the database's", () =>
+  Effect.gen(function*() {
+    const events = yield* Test.watch
+    const started = yield* Latch.make(false)
+    yield* Effect.gen(function*() {
+      yield* Worker.run({ tasks: [Step], handleSignals: false }).pipe(
+        Effect.provide(Step.toLayer(() => Effect.andThen(started.open, Effect.never), { timeout: "1 hour" })),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      const { pool } = yield* events.next("PoolStarted")
+      yield* Queue.add(Step, { n: 1 })
+      yield* started.await
+      yield* TestClock.adjust("59 minutes")
+      yield* pause("200 millis")
+      yield* TestClock.adjust("2 minutes")
+      const failed = yield* events.next("JobFailed")
+      expect(failed).toMatchObject({ pool, error: "TimedOut: the handler was interrupted after 1h" })
+      expect(Duration.toMinutes(failed.duration)).toBeGreaterThanOrEqual(60)
+    }).pipe(Effect.provide(TestClock.layer()))
+  }))
 
 it.live(
   "an idle worker sends at most one statement a poll interval, heartbeats included",

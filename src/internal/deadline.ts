@@ -2,6 +2,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { ConnectionFailed, KongTaskError } from "../KongTaskError.ts"
+import { withMachineClock } from "./clock.ts"
 
 class GivenUp extends Data.TaggedError("GivenUp")<{}> {
   override get message(): string {
@@ -22,4 +23,6 @@ export const isUnanswered = ({ reason }: KongTaskError): boolean =>
 export const answeredWithin =
   (deadline: Duration.Duration) =>
   <A, E, R>(statement: Effect.Effect<A, E, R>): Effect.Effect<A, E | KongTaskError, R> =>
-    Effect.timeoutOrElse(statement, { duration: deadline, orElse: () => Effect.fail(unanswered(deadline)) })
+    withMachineClock(
+      Effect.timeoutOrElse(statement, { duration: deadline, orElse: () => Effect.fail(unanswered(deadline)) })
+    )

@@ -156,7 +156,7 @@ export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<Claime
       row.last_error,
       row.priority
     ])
-  ).sort(Claimed.compare)
+  ).toSorted(Claimed.compare)
 
 /** The jobs of a batch, in the order of claims; `attempt` is the one to come. */
 export const toBatched = (rows: ReadonlyArray<BatchRow>, tasks: ReadonlyArray<string>): ReadonlyArray<Claimed> => {
@@ -167,7 +167,7 @@ export const toBatched = (rows: ReadonlyArray<BatchRow>, tasks: ReadonlyArray<st
     return new Claimed(row, task, null, rest[4] === null ? null : JSON.stringify(rest[4]), rest)
   })
   const isInOrder = jobs.every((job, place) => place === 0 || Claimed.compare(jobs[place - 1]!, job) < 0)
-  return isInOrder ? jobs : jobs.sort(Claimed.compare)
+  return isInOrder ? jobs : jobs.toSorted(Claimed.compare)
 }
 
 /** A failed attempt as it is recorded. */

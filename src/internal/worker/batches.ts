@@ -7,7 +7,6 @@
  * go on with a claim of their own, written in the same transaction, and jobs that
  * have not started stay as they were.
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -18,6 +17,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { JobId } from "../../Job.ts"
 import type { Batch, ClaimedJob, Place, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
+import { machineMillis, withMachineClock } from "../clock.ts"
 import type { Runner } from "./attempt.ts"
 import type * as Durations from "./durations.ts"
 import type { Jobs } from "./jobs.ts"
@@ -62,7 +62,7 @@ export const make = (options: {
   /** A commit that failed may have happened all the same. */
   readonly onDoubt: () => void
 }): Effect.Effect<Batches> =>
-  Effect.map(Clock.Clock, (clock) => {
+  Effect.sync(() => {
     const {
       answered,
       durations,
@@ -77,7 +77,6 @@ export const make = (options: {
       scope,
       store
     } = options
-    const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
     const candidates = [...runners].filter(([, { mayBatch }]) => mayBatch).map(([task]) => task)
     const shortTasks = () => candidates.filter((task) => durations.short(task) !== undefined)
 
@@ -99,10 +98,10 @@ export const make = (options: {
     }
 
     const runPhase = Effect.fnUntraced(function*(claimMillis: number) {
-      const start = nowMillis()
+      const start = machineMillis()
       const end = start + Math.min(maxPhaseMillis, Math.max(minPhaseMillis, claimsPerPhase * claimMillis))
       const hasTime = () => {
-        const now = nowMillis()
+        const now = machineMillis()
         return now < end && (now < start + minPhaseMillis || !isWoken())
       }
       const turn = yield* Semaphore.make(1)
@@ -119,7 +118,7 @@ export const make = (options: {
           if (tasks.length === 0 || slots === 0) break
           const opened = epoch
           yield* Effect.scoped(Effect.gen(function*() {
-            const openedAt = nowMillis()
+            const openedAt = machineMillis()
             const hint = after
             const batch = yield* answered(
               store.batch({ pool, stream: name, tasks, limit: sizeOf(tasks, slots), after: hint })
@@ -178,29 +177,29 @@ export const make = (options: {
 
       const lane = (own: { fiber: Fiber.Fiber<void> | undefined }) =>
         Effect.gen(function*() {
-          let at = nowMillis()
+          let at = machineMillis()
           while (isOpen && next < batch.jobs.length && at < deadline) {
             const job = batch.jobs[next++]!
             running.set(job.id, { job, fiber: () => own.fiber })
-            jobs.begin(job, at)
+            jobs.begin(job)
             const exit = yield* Effect.exit(Effect.interruptible(runners.get(job.task)!.attempt(job, pool)))
-            const now = nowMillis()
+            const now = machineMillis()
             durations.observe(job.task, now - at)
             running.delete(job.id)
             const outcome = yield* jobs.conclude(job, exit, now - at)
             if (outcome !== undefined) deliver(outcome)
             at = now
           }
-          jobs.giveSlot()
           if (--lanes === 0) allDone.openUnsafe()
         })
 
       for (let index = lanes; index > 0; index--) {
         const own: { fiber: Fiber.Fiber<void> | undefined } = { fiber: undefined }
-        jobs.takeSlot()
-        own.fiber = yield* Effect.forkIn(lane(own), scope, { startImmediately: true, uninterruptible: true })
+        own.fiber = jobs.inSlot(lane(own))
       }
-      if (lanes > 0) yield* Effect.timeoutOption(allDone.await, Duration.millis(Math.max(0, deadline - nowMillis())))
+      if (lanes > 0) {
+        yield* Effect.timeoutOption(allDone.await, Duration.millis(Math.max(0, deadline - machineMillis())))
+      }
       isOpen = false
       return {
         outcomes,
@@ -250,7 +249,10 @@ export const make = (options: {
       run: (claimed, claimMillis) =>
         Effect.suspend(() => {
           if (after !== undefined && !claimed.every(isBehind(after))) after = undefined
-          return Effect.forkIn(runPhase(claimMillis), scope, { startImmediately: true, uninterruptible: true })
+          return Effect.forkIn(withMachineClock(runPhase(claimMillis)), scope, {
+            startImmediately: true,
+            uninterruptible: true
+          })
         }).pipe(
           Effect.flatMap((fiber) =>
             Effect.onInterrupt(Fiber.join(fiber), () => {

@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
+import * as FiberSet from "effect/FiberSet"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -43,11 +44,10 @@ export interface Jobs {
   readonly accept: (jobs: ReadonlyArray<ClaimedJob>) => Effect.Effect<void>
   /** How many handlers could start now. */
   readonly freeSlots: () => number
-  /** Takes a free slot for jobs that are held by a batch, until it is given back. */
-  readonly takeSlot: () => void
-  readonly giveSlot: () => void
-  /** Takes note of a batch's job that starts in such a slot, at this time. */
-  readonly begin: (job: ClaimedJob, at: number) => void
+  /** Takes a free slot for jobs that are held by a batch, for as long as the effect runs them, uninterruptibly. */
+  readonly inSlot: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+  /** Takes note of a batch's job that starts in such a slot. */
+  readonly begin: (job: ClaimedJob) => void
   /** The outcome of such a job; none if it is nobody's business. */
   readonly conclude: (
     job: ClaimedJob,
@@ -139,6 +139,9 @@ export const make = Effect.fnUntraced(function*(options: {
     }
   }).pipe(Effect.forkScoped)
 
+  // Open for longer than the handlers' time to end, which the finalizer below gives them.
+  const forkInSlot = yield* FiberSet.runtime(yield* FiberSet.make<void>())<never>()
+
   const release = (job: ClaimedJob) =>
     onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt }, millis: 0 })
 
@@ -188,7 +191,8 @@ export const make = Effect.fnUntraced(function*(options: {
     return Effect.succeed(settlement === undefined ? undefined : { job, settlement, millis })
   }
 
-  const begin = (job: ClaimedJob, at: number) => {
+  const begin = (job: ClaimedJob) => {
+    const at = nowMillis()
     const deadline = at + (runners.get(job.task)?.timeoutMillis ?? Infinity)
     started.set(job.id, { task: job.task, at, deadline })
     if (deadline < nextDeadline) {
@@ -202,7 +206,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const runner = runners.get(job.task)
     if (runner === undefined) return release(job)
     running++
-    begin(job, nowMillis())
+    begin(job)
     // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
     fork(job.id, run(job, runner), { uninterruptible: true })
   }
@@ -250,12 +254,16 @@ export const make = Effect.fnUntraced(function*(options: {
       return { start, limit: Math.max(1, start + (mayPrefetch ? target() : 0) - buffer.length) }
     },
     freeSlots: () => buffer.length > 0 ? 0 : Math.max(0, concurrency - running),
-    takeSlot: () => {
+    inSlot: (effect) => {
       running++
-    },
-    giveSlot: () => {
-      running--
-      fill()
+      const inSlot = Effect.andThen(
+        effect,
+        Effect.sync(() => {
+          running--
+          fill()
+        })
+      )
+      return forkInSlot(inSlot, { uninterruptible: true })
     },
     begin,
     conclude,

@@ -5,7 +5,6 @@
  * whose lease has run out, and releases their jobs.
  */
 import type * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -24,15 +23,13 @@ import {
   PoolStopped,
   type WorkerEvent
 } from "../../WorkerEvent.ts"
+import { machineMillis, withMachineClock } from "../clock.ts"
 
 /** A lease that could not be confirmed for this part of it is lost. */
 const safety = 0.8
 
 /** How long the end waits for the pool to be deregistered. */
 const farewellTimeout = Duration.seconds(5)
-
-/** Milliseconds that pass whatever becomes of the wall clock. */
-export const monotonicMillis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
 
 export interface Lease {
   readonly isLost: () => boolean
@@ -73,7 +70,6 @@ export const acquire = Effect.fnUntraced(function*(options: {
   const lost = yield* Deferred.make<void>()
   const leaseMillis = Duration.toMillis(lease)
   const heartbeatMillis = Duration.toMillis(heartbeatInterval)
-  const clock = yield* Clock.Clock
   let isLost = false
 
   // Interruptible: a row that was written all the same is that of a pool that never claims, and soon of a dead one.
@@ -93,7 +89,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
       ),
     { interruptible: true }
   )
-  let confirmedAt = yield* monotonicMillis
+  let confirmedAt = machineMillis()
   let beatAt = confirmedAt
   publish(new PoolStarted({ pool: id, tasks }))
 
@@ -135,7 +131,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
   })
 
   const beat = Effect.gen(function*() {
-    const sentAt = yield* monotonicMillis
+    const sentAt = machineMillis()
     beatAt = sentAt
     const heartbeat = yield* Effect.timeoutOption(store.heartbeat(id), heartbeatInterval)
     if (Option.isSome(heartbeat)) yield* heard(heartbeat.value, sentAt)
@@ -146,7 +142,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
   // On its own clock, whatever a heartbeat is waiting for.
   const watch = Effect.gen(function*() {
     while (!isLost) {
-      const left = confirmedAt + leaseMillis * safety - (yield* monotonicMillis)
+      const left = confirmedAt + leaseMillis * safety - machineMillis()
       if (left <= 0) return yield* lose("its lease could not be confirmed in time")
       yield* Effect.sleep(Duration.millis(left))
     }
@@ -156,10 +152,10 @@ export const acquire = Effect.fnUntraced(function*(options: {
 
   // A sleep that ends far too late means that the event loop was blocked, and with it everything that keeps the lease.
   const watchedSleep = Effect.fnUntraced(function*(millis: number) {
-    const asleepAt = yield* monotonicMillis
+    const asleepAt = machineMillis()
     const poked = Option.isSome(yield* Effect.timeoutOption(poke.await, Duration.millis(millis)))
     poke.closeUnsafe()
-    const late = (yield* monotonicMillis) - asleepAt - millis
+    const late = machineMillis() - asleepAt - millis
     if (late > leaseMillis / 4) {
       const blocked = Duration.format(Duration.millis(Math.round(late)))
       yield* Effect.logWarning(
@@ -174,7 +170,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
 
   const watchedBeat = Effect.gen(function*() {
     while (true) {
-      const left = beatAt + heartbeatMillis - (yield* monotonicMillis)
+      const left = beatAt + heartbeatMillis - machineMillis()
       if (left <= 0 || (yield* watchedSleep(left))) return yield* beat
     }
   })
@@ -184,7 +180,7 @@ export const acquire = Effect.fnUntraced(function*(options: {
     isLost: () => isLost,
     lost: Deferred.await(lost),
     beatNow: Effect.asVoid(poke.open),
-    isDueWithin: (millis) => beatAt + heartbeatMillis - Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000 <= millis,
+    isDueWithin: (millis) => beatAt + heartbeatMillis - machineMillis() <= millis,
     heard
   }
-})
+}, withMachineClock)

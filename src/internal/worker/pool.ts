@@ -19,6 +19,7 @@ import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import * as WorkerEvent from "../../WorkerEvent.ts"
+import { machineMillis } from "../clock.ts"
 import { answeredWithin } from "../deadline.ts"
 import type { Runner } from "./attempt.ts"
 import * as Batches from "./batches.ts"
@@ -251,12 +252,12 @@ export const run = Effect.fnUntraced(function*(
       const wanted = jobs.wanted(batches?.areWorthwhile() !== true)
       // An idle pool sends one statement a poll interval, its heartbeats included.
       const beat = wasIdle && lease.isDueWithin(pollMillis * maxJitter)
-      const sentAt = yield* Lease.monotonicMillis
+      const sentAt = machineMillis()
       publish(new WorkerEvent.ClaimStarted({ pool: id, limit: wanted.limit }))
       const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, beat, ...wanted }))
       yield* jobs.accept(claimed.jobs)
       if (claimed.heartbeat !== undefined) yield* lease.heard(claimed.heartbeat, sentAt)
-      return { ...claimed, ...wanted, millis: (yield* Lease.monotonicMillis) - sentAt }
+      return { ...claimed, ...wanted, millis: machineMillis() - sentAt }
     }).pipe(
       Effect.tapCause(() => Effect.sync(doubtNow)),
       // An interruption comes before a claim or after its jobs are accepted, never in between.

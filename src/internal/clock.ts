@@ -1,0 +1,11 @@
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+
+/** The machine's clock, whatever a test has put in its place: leases and deadlines are about a database's real time. */
+export const machineClock: Clock.Clock = Context.get(Context.empty(), Clock.Clock)
+
+export const withMachineClock = Effect.provideService(Clock.Clock, machineClock)
+
+/** Milliseconds that pass whatever becomes of the time of day. */
+export const machineMillis = (): number => Number(machineClock.monotonicTimeNanosUnsafe()) / 1_000_000
