@@ -326,6 +326,8 @@ export type Swept = Omit<Recovery, "pools">
 export type Announcement =
   | { readonly _tag: "Listening" }
   | { readonly _tag: "JobsAdded"; readonly count: number }
+  /** A `probe` has come through. */
+  | { readonly _tag: "Probed"; readonly pool: string }
   /** The next heartbeat of that pool will name the job. */
   | { readonly _tag: "CancellationRequested"; readonly pool: string }
 
@@ -504,11 +506,14 @@ export interface Store {
   readonly renew: (pool: string, ids: ReadonlyArray<Job.JobId>) => Effect.Effect<void, KongTaskError>
 
   /**
-   * Announces added jobs and requested cancellations. Fails when the connection is
+   * Announces added jobs, requested cancellations and probes. Fails when the connection is
    * lost; running it again connects anew, and its first element says that it
    * listens.
    */
   readonly notifications: Stream.Stream<Announcement, KongTaskError>
+
+  /** Sends something that `notifications` announces, if it hears anything at all. */
+  readonly probe: (pool: string) => Effect.Effect<void, KongTaskError>
 
   /** This store on a few connections of its own, which belong to the scope: for a worker. */
   readonly dedicated: Effect.Effect<Store, KongTaskError, Scope.Scope>

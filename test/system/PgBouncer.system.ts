@@ -173,6 +173,8 @@ describe("behind PgBouncer in transaction mode", () => {
         yield* Queue.add(Step, { n })
         yield* events.next("JobCompleted")
       }
+      const { error } = yield* events.next("ListenFailed")
+      expect(error.message).toContain("notifications do not arrive (behind a transaction-mode pooler")
       yield* Fiber.interrupt(worker)
       expect([...runs.values()]).toEqual(once(20))
       expect(yield* locks).toBe(0)

@@ -257,6 +257,10 @@ export const make = (schema: string) => ({
   /** $1 pool. A row a dead pool and a job to cancel, or one without either; none when the pool was declared dead. */
   heartbeat: `select dead_pool, cancelled_job from ${schema}._private_kongtask_heartbeat($1::text)`,
 
+  /** $1 pool. No job is announced, so that nobody else looks for one. */
+  probe: `
+    select pg_notify('jobs:insert', json_build_object('r', random(), 'count', 0, 'probe', $1::text)::text)::text`,
+
   /** $1 lease ms. One row when it was this pool's turn. Scans the jobs once then. */
   sweep: `select released, failed from ${schema}._private_kongtask_sweep($1::float8 * interval '1 millisecond')`,
 

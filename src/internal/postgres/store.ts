@@ -213,6 +213,7 @@ const makeStore = Effect.fnUntraced(function*(
         (rows) => rows[0]
       ),
     renew: (pool, ids) => Effect.asVoid(run("renew locks", statements.renew, [pool, ids])),
+    probe: (pool) => Effect.asVoid(run("listen", statements.probe, [pool])),
     notifications: client.listen(channel).pipe(
       Effect.map((queue) =>
         Stream.fromQueue(queue).pipe(
@@ -250,6 +251,8 @@ const noBatches: Pick<Store, "batch" | "forgetBatch" | "settleLate"> = {
  * is one for no job, with the pool that holds the job, so that graphile-worker's workers pass it over.
  */
 const toAnnouncement = (payload: string | null | undefined): Announcement => {
+  const probe = /"probe"\s*:\s*"([^"]+)"/.exec(payload ?? "")
+  if (probe !== null) return { _tag: "Probed", pool: probe[1]! }
   const cancel = /"cancel"\s*:\s*"([^"]+)"/.exec(payload ?? "")
   if (cancel !== null) return { _tag: "CancellationRequested", pool: cancel[1]! }
   const count = /"count"\s*:\s*(-?\d+)/.exec(payload ?? "")

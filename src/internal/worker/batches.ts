@@ -148,6 +148,7 @@ export const make = (options: {
         Array.from({ length: streams }, (_, index) => `${pool}/${index + 1}`),
         (name, index) =>
           Effect.catch(index === 0 ? stream(name) : Effect.andThen(firstOpened.await, stream(name)), (error) => {
+            isOver = true
             firstOpened.openUnsafe()
             return onUnavailable(error)
           }),
@@ -239,7 +240,7 @@ export const make = (options: {
       late.forEach(offerLate)
       work.cutLoose(() => {})
       for (const { fiber } of loose) fiber()?.interruptUnsafe()
-      yield* Effect.ignore(store.forgetBatch(stream))
+      yield* Effect.ignore(answered(store.forgetBatch(stream)))
       return yield* Exit.asVoid(committed)
     })
 

@@ -14,7 +14,6 @@ import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import * as Stream from "effect/Stream"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
@@ -27,6 +26,7 @@ import * as Durations from "./durations.ts"
 import * as Housekeeping from "./housekeeping.ts"
 import * as Jobs from "./jobs.ts"
 import * as Lease from "./lease.ts"
+import * as Listener from "./listener.ts"
 import * as Settler from "./settler.ts"
 
 export interface Settings {
@@ -218,23 +218,15 @@ export const run = Effect.fnUntraced(function*(
     onUnavailable: unavailable
   }))
 
-  // While nobody listens, polling goes on.
   if (settings.listen && store.capabilities.notifications) {
-    let attempt = 0
-    yield* Effect.suspend(() => {
-      publish(new WorkerEvent.ListenConnecting({ pool: id, attempt: ++attempt }))
-      return Stream.runForEach(store.notifications, (announcement) => {
-        if (announcement._tag === "CancellationRequested") {
-          return announcement.pool === id ? lease.beatNow : Effect.void
-        }
-        if (announcement._tag === "Listening") {
-          attempt = 0
-          publish(new WorkerEvent.PoolListening({ pool: id }))
-        }
-        return wake.open
-      })
+    yield* Listener.make({
+      id,
+      store,
+      answered,
+      publish,
+      onNews: wake.open,
+      onCancellation: lease.beatNow
     }).pipe(
-      Effect.tapError((error) => Effect.sync(() => publish(new WorkerEvent.ListenFailed({ pool: id, error })))),
       retryingWhileTransient,
       Effect.catch((error) => Effect.logWarning("No notifications from this database; polling only.", error)),
       Effect.forkScoped

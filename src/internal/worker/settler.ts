@@ -64,11 +64,15 @@ export const make = Effect.fnUntraced(function*(options: {
   const keptUp = yield* Latch.make(true)
   const unsettled = new Map<JobId, number>()
 
-  const forget = ({ job }: Outcome) => {
+  // A lost batch's jobs are anybody's until its outcomes are recorded: this pool must not claim them again before.
+  let late = 0
+
+  const forget = ({ isLate, job }: Outcome) => {
     const left = (unsettled.get(job.id) ?? 1) - 1
     if (left === 0) unsettled.delete(job.id)
     else unsettled.set(job.id, left)
-    if (unsettled.size < maxUnsettled) keptUp.openUnsafe()
+    if (isLate === true) late--
+    if (unsettled.size < maxUnsettled && late === 0) keptUp.openUnsafe()
   }
 
   const tell = (outcomes: ReadonlyArray<Outcome>, isRecorded: (outcome: Outcome) => boolean) =>
@@ -176,7 +180,8 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     offer: (outcome) => {
       unsettled.set(outcome.job.id, (unsettled.get(outcome.job.id) ?? 0) + 1)
-      if (unsettled.size >= maxUnsettled) keptUp.closeUnsafe()
+      if (outcome.isLate === true) late++
+      if (unsettled.size >= maxUnsettled || late > 0) keptUp.closeUnsafe()
       Queue.offerUnsafe(queue, outcome)
     },
     keptUp: Effect.asVoid(keptUp.await),
