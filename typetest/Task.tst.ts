@@ -1,6 +1,6 @@
 // @effect-diagnostics missingEffectError:off
-import { Context, Effect, type Layer, Schema, SchemaGetter, type Scope } from "effect"
-import { type Job, Task } from "kongtask"
+import { Context, Effect, Exit, type Layer, Schema, SchemaGetter, type Scope } from "effect"
+import { type Job, Task, Worker } from "kongtask"
 import { describe, expect, test } from "tstyche"
 
 const Greet = Task.make("greet", {
@@ -19,6 +19,12 @@ const Secret = Schema.String.pipe(Schema.decodeTo(Schema.String, {
   decode: SchemaGetter.transformEffect((text) => Decrypt.use(({ decrypt }) => Effect.succeed(decrypt(text)))),
   encode: SchemaGetter.transformEffect((text) => Encrypt.use(({ encrypt }) => Effect.succeed(encrypt(text))))
 }))
+
+const Greetings = Task.batch("greetings", {
+  entry: { name: Schema.String, at: Schema.Date },
+  success: Schema.Struct({ words: Schema.Int }),
+  error: Schema.TaggedStruct("TooLong", { limit: Schema.Int })
+})
 
 class Mailer extends Context.Service<Mailer, { readonly send: Effect.Effect<void> }>()("test/Mailer") {}
 
@@ -141,5 +147,122 @@ describe("toLayer", () => {
   test("takes undefined for an option that is left out", () => {
     expect(Tick.toLayer(() => Effect.void, { timeout: undefined, retry: undefined, onInvalidPayload: undefined }))
       .type.toBe<Layer.Layer<Task.Handler<"tick">>>()
+  })
+})
+
+describe("Task.batch", () => {
+  test("keeps the name as a literal, and has an array of entries for its payload", () => {
+    expect(Greetings.name).type.toBe<"greetings">()
+    expect(Greetings.isBatch).type.toBe<true>()
+    expect<Task.Request<typeof Greetings>["payload"]>().type.toBe<
+      ReadonlyArray<{ readonly name: string; readonly at: Date }>
+    >()
+    expect<Task.ToHandler<typeof Greetings>>().type.toBe<Task.Handler<"greetings">>()
+    expect(Greetings).type.toBeAssignableTo<Task.Any>()
+  })
+
+  test("takes any schema as an entry, and needs one", () => {
+    expect(Task.batch("lines", { entry: Schema.String })).type.toBe<
+      Task.Batch<"lines", Schema.String, Schema.Void, Schema.Never>
+    >()
+    expect(Task.batch).type.not.toBeCallableWith("lines")
+    expect(Task.batch).type.not.toBeCallableWith("lines", {})
+    expect(Task.batch).type.not.toBeCallableWith("lines", { entry: Schema.String, payload: Schema.String })
+  })
+
+  test("describes a job by its entries", () => {
+    expect(Greetings.request([{ name: "Ada", at: new Date() }], { jobKey: "greetings" }))
+      .type.toBe<Task.Request<typeof Greetings>>()
+    expect(Greetings.request([])).type.toBe<Task.Request<typeof Greetings>>()
+    expect(Greetings.request).type.not.toBeCallableWith({ name: "Ada", at: new Date() })
+    expect(Greetings.request).type.not.toBeCallableWith([{ name: 1, at: new Date() }])
+  })
+
+  test("gives the handler the decoded entries and the job, and wants an exit of each", () => {
+    const layer = Greetings.toLayer((entries, job) => {
+      expect(entries).type.toBe<ReadonlyArray<{ readonly name: string; readonly at: Date }>>()
+      expect(job).type.toBe<Job.Running>()
+      return Effect.succeed(entries.map(() => Exit.succeed({ words: 2 })))
+    })
+    expect(layer).type.toBe<Layer.Layer<Task.Handler<"greetings">>>()
+    expect(Greetings.toLayer).type.not.toBeCallableWith(() => Effect.succeed([{ words: 2 }]))
+    expect(Greetings.toLayer).type.not.toBeCallableWith(() => Effect.succeed([Exit.succeed({ words: "two" })]))
+    expect(Greetings.toLayer).type.not.toBeCallableWith(() => Effect.succeed([Exit.fail("too long")]))
+    expect(Greetings.toLayer).type.not.toBeCallableWith(() => Effect.succeed(Exit.succeed({ words: 2 })))
+  })
+
+  test("lets the handler fail as a whole, put the job off or end it", () => {
+    expect(Greetings.toLayer(() => Effect.fail({ _tag: "TooLong" as const, limit: 1 })))
+      .type.toBe<Layer.Layer<Task.Handler<"greetings">>>()
+    expect<Job.Control>().type.toBeAssignableTo<
+      Effect.Error<ReturnType<Task.BatchHandlerFn<unknown, void, never, never>>>
+    >()
+    expect(Greetings.toLayer).type.not.toBeCallableWith(() => Effect.fail("no error was declared"))
+  })
+
+  test("asks the retry policy about the error of an entry", () => {
+    Greetings.toLayer(() => Effect.succeed([]), {
+      retry: ({ error }) => {
+        expect(error).type.toBe<{ readonly _tag: "TooLong"; readonly limit: number } | undefined>()
+        return Effect.die("not run")
+      }
+    })
+  })
+
+  test("requires the services of the handler, and what decodes and encodes", () => {
+    const Sealed = Task.batch("sealed", { entry: { text: Secret }, success: Secret })
+    expect(Sealed.toLayer((entries) => Mailer.use(() => Effect.succeed(entries.map(({ text }) => Exit.succeed(text))))))
+      .type.toBe<Layer.Layer<Task.Handler<"sealed">, never, Mailer | Decrypt | Encrypt>>()
+  })
+})
+
+describe("delivery", () => {
+  test("is durable or automatic, for a task and for a worker", () => {
+    for (const delivery of ["auto", "durable", undefined] as const) {
+      expect(Tick.toLayer(() => Effect.void, { delivery })).type.toBe<Layer.Layer<Task.Handler<"tick">>>()
+      expect(Worker.run).type.toBeCallableWith({ tasks: [Tick, Greetings], delivery })
+    }
+    expect(Worker.run).type.not.toBeCallableWith({ tasks: [Tick], delivery: "fast" })
+    // @ts-expect-error Type '"fast"' is not assignable to type '"auto" | "durable" | undefined'
+    Tick.toLayer(() => Effect.void, { delivery: "fast" })
+  })
+})
+
+describe("hooks", () => {
+  test("are told of the job, and afterwards of its outcome", () => {
+    const hooks: Worker.Hooks = {
+      before: (job) => {
+        expect(job).type.toBe<Job.Running>()
+        return Effect.void
+      },
+      after: (job, outcome) => {
+        expect(job).type.toBe<Job.Running>()
+        expect(outcome).type.toBe<Job.Outcome>()
+        return Effect.void
+      }
+    }
+    expect(Worker.run).type.toBeCallableWith({ tasks: [Tick, Greetings], hooks })
+  })
+
+  test("have no typed errors, and leave those of the attempt as they are", () => {
+    expect<Worker.Hooks>().type.not.toBeAssignableFrom({ before: () => Effect.fail("no") })
+    expect<Worker.Hooks>().type.not.toBeAssignableFrom({ after: () => Effect.fail("no") })
+    expect<Worker.Hooks>().type.not.toBeAssignableFrom({
+      around: <A, E, R>(attempt: Effect.Effect<A, E, R>) => Effect.andThen(attempt, Effect.fail("no"))
+    })
+    expect<Worker.Hooks>().type.toBeAssignableFrom({
+      around: <A, E, R>(attempt: Effect.Effect<A, E, R>, job: Job.Running) =>
+        Effect.annotateLogs(attempt, "queue", job.queueName ?? "none")
+    })
+  })
+
+  test("have to answer what the attempt answers", () => {
+    expect<Worker.Hooks>().type.not.toBeAssignableFrom({ around: () => Effect.void })
+  })
+
+  test("may need services, which the worker then does", () => {
+    expect<Worker.Hooks<Mailer>>().type.toBeAssignableFrom({ before: () => Mailer.use(({ send }) => send) })
+    expect<Worker.Hooks>().type.not.toBeAssignableFrom({ before: () => Mailer.use(({ send }) => send) })
+    expect(Worker.layer).type.not.toBeCallableWith({ tasks: [Tick], hooks: { before: 1 } })
   })
 })
