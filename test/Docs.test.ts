@@ -5,7 +5,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import { type Job, KongTaskError, Queue, Task } from "kongtask"
+import { type Job, KongTaskError, Queue, Task, WorkerEvent } from "kongtask"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { TestDatabase } from "./support/database.ts"
@@ -155,6 +155,26 @@ describe("docs/errors.md", () => {
     }
     expect(rowsOf("InvalidJob")).toEqual(["payload", "task", ...Object.keys(options)].toSorted())
   })
+})
+
+describe("docs/operations.md", () => {
+  it("has every event of a worker", () => {
+    const { text } = pages.find(({ name }) => name === "docs/operations.md")!
+    const section = text.split(/^## /m).find((section) => section.startsWith("Watching a worker"))!
+    expect(caught(section, /^\| `(\w+)` /gm).toSorted()).toEqual(Object.keys(WorkerEvent).toSorted())
+  })
+})
+
+describe("examples/batch", () => {
+  it.live("retries the entry that failed, and no other", () =>
+    Effect.gen(function*() {
+      const child = yield* spawnScript(Path.join(root, "examples/batch/main.ts"))
+      yield* child.line("Attempt 1: ada, bob, eve", { within: "60 seconds" })
+      yield* child.line("[1] Bounced")
+      yield* child.line("Attempt 2: bob")
+      yield* child.line("completed: 1")
+      expect(yield* child.exit).toEqual({ code: 0, signal: null })
+    }).pipe(Effect.scoped), 90_000)
 })
 
 describe("files that the documents name", () => {
