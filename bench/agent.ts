@@ -10,7 +10,7 @@ import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
-import { type Contestant, type Make, now, type Payload, type Work } from "./support/contestant.ts"
+import { type Contestant, type Make, now, padding, type Payload, type Work } from "./support/contestant.ts"
 import { committedChannel, type Operation, type Operations, type Used, type WorkSpec } from "./support/operations.ts"
 import { percentiles } from "./support/statistics.ts"
 
@@ -34,7 +34,7 @@ const usedSince = (cpu: number): Used => ({
 const workOf = (spec: WorkSpec, onStart: Work["onStart"] = () => {}): Work => ({ ...spec, onStart })
 
 const payloadsOf = (count: number, padBytes: number): ReadonlyArray<Payload> => {
-  const pad = padBytes > 0 ? { pad: "x".repeat(padBytes) } : {}
+  const pad = padBytes > 0 ? { pad: padding(padBytes) } : {}
   return Array.from({ length: count }, (_, n) => ({ n, ...pad }))
 }
 

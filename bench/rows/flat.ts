@@ -15,7 +15,8 @@ const names: Readonly<Record<Fill.Clutter, string>> = {
   dead: "100,000 dead jobs",
   foreign: "100,000 jobs of other tasks",
   queues: "100,000 named queues",
-  busy: "50,000 jobs behind a busy queue"
+  busy: "50,000 jobs behind a busy queue",
+  backlog: "100,000 jobs of one queue"
 }
 
 const kinds: ReadonlyArray<Fill.Clutter | undefined> = [undefined, "future", "dead", "foreign", "queues", "busy"]
@@ -79,4 +80,4 @@ const claims: Row = {
   }))
 }
 
-export const rows: ReadonlyArray<Row> = [...kinds.map(drains), claims]
+export const rows: ReadonlyArray<Row> = [...[...kinds, "backlog" as const].map(drains), claims]

@@ -5,6 +5,7 @@
  */
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { randomBytes } from "node:crypto"
 
 /** What a job carries. */
 export interface Payload {
@@ -56,6 +57,9 @@ export type Make = (url: string, profile: string) => Contestant
 
 /** Now, in milliseconds since the epoch with their fractions, alike in all processes of the machine. */
 export const now = (): number => performance.timeOrigin + performance.now()
+
+/** A text of that many bytes, which the server's compression hardly shortens. */
+export const padding = (bytes: number): string => randomBytes(bytes).toString("base64").slice(0, bytes)
 
 /** The contestants: which module runs it, in which profile, and whether its tables are graphile-worker's. */
 export const contestants = {

@@ -3,9 +3,10 @@
  */
 import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
+import { padding } from "./contestant.ts"
 
 /** What the tables hold beside the jobs that are drained. */
-export type Clutter = "future" | "dead" | "foreign" | "queues" | "busy"
+export type Clutter = "future" | "dead" | "foreign" | "queues" | "busy" | "backlog"
 
 export interface Jobs {
   readonly count: number
@@ -19,8 +20,8 @@ const insert = `
   insert into graphile_worker._private_jobs
     (task_id, job_queue_id, payload, run_at, attempts)
   select task.id, queue.id,
-    case when $4::int = 0 then json_build_object('n', n)
-      else json_build_object('n', n, 'pad', repeat('x', $4::int)) end,
+    case when $4::text = '' then json_build_object('n', case when $8::boolean then n else -1 end)
+      else json_build_object('n', n, 'pad', $4::text) end,
     now() + $5::text::interval, $6::int
   from generate_series(0, $2::int - 1) as n
   cross join (select id from graphile_worker._private_tasks where identifier = $1::text) as task
@@ -31,9 +32,9 @@ const insert = `
 const jobs = Effect.fnUntraced(function*(
   sql: PgClient.PgClient,
   { count, padBytes = 0, queues = 0, task = "bench" }: Jobs,
-  other: { readonly delay?: string; readonly attempts?: number; readonly prefix?: string } = {}
+  other?: { readonly delay?: string; readonly attempts?: number; readonly prefix?: string }
 ) {
-  const prefix = other.prefix ?? "queue"
+  const prefix = other?.prefix ?? "queue"
   yield* sql.unsafe(
     "insert into graphile_worker._private_tasks (identifier) values ($1) on conflict do nothing",
     [task]
@@ -43,7 +44,11 @@ const jobs = Effect.fnUntraced(function*(
      select $1::text || '-' || n from generate_series(0, $2::int - 1) as n`,
     [prefix, queues]
   )
-  yield* sql.unsafe(insert, [task, count, prefix, padBytes, other.delay ?? "0", other.attempts ?? 0, queues])
+  const isCounted = other === undefined
+  yield* sql.unsafe(
+    insert,
+    [task, count, prefix, padding(padBytes), other?.delay ?? "0", other?.attempts ?? 0, queues, isCounted]
+  )
 }, Effect.orDie)
 
 /** Jobs that are due now, their payloads numbered from 0. */
@@ -55,10 +60,11 @@ export const clutterCounts: Readonly<Record<Clutter, number>> = {
   dead: 100_000,
   foreign: 100_000,
   queues: 100_000,
-  busy: 50_000
+  busy: 50_000,
+  backlog: 100_000
 }
 
-/** Writes the clutter; all of it stands before the jobs that are added later. */
+/** Writes the clutter: it stands before the jobs that are added later, and its jobs count for nothing. */
 export const clutter = Effect.fnUntraced(function*(sql: PgClient.PgClient, kind: Clutter, scale: number) {
   const count = Math.max(1, Math.round(clutterCounts[kind] * scale))
   switch (kind) {
@@ -70,6 +76,8 @@ export const clutter = Effect.fnUntraced(function*(sql: PgClient.PgClient, kind:
       return yield* jobs(sql, { count, task: "foreign" }, { delay: "-1 hour" })
     case "queues":
       return yield* jobs(sql, { count, queues: count }, { delay: "1 year", prefix: "later" })
+    case "backlog":
+      return yield* jobs(sql, { count, queues: 1 }, { delay: "-1 hour", prefix: "backlog" })
     case "busy": {
       yield* jobs(sql, { count, queues: 1 }, { delay: "-1 hour", prefix: "busy" })
       return yield* Effect.orDie(sql`

@@ -157,6 +157,17 @@ export const goals: ReadonlyArray<Goal> = [
     values: over(single, ["pg-boss single"])
   },
   ...serialGoals,
+  {
+    key: "free jobs behind 100,000 of one queue / behind none",
+    what: "free jobs behind 100,000 jobs of one queue",
+    goal: "≥ 0.8 of their rate without them",
+    isMet: atLeast(0.8),
+    values: (rows) =>
+      divided(
+        series(rows, "flat: 100,000 jobs of one queue", "kongtask"),
+        series(rows, "flat: an empty table", "kongtask")
+      )
+  },
   ...flatGoals,
   {
     key: "add 1 fiber / graphile-worker default",

@@ -42,11 +42,13 @@ const latencyText = "format(datum.value, '.1f') + ' ms'"
 const panel = (title: string, points: ReadonlyArray<Point>, text: string) => {
   const names = Object.keys(colours).filter((name) => points.some(({ contestant }) => contestant === name))
   const y = { field: "row", type: "nominal", sort: null, title: null, axis: { labelLimit: 320, grid: true } }
-  const x = { type: "quantitative", scale: { type: "log", nice: true }, title: null }
+  const axis = { format: ",.9~g", tickCount: 6 }
+  const x = { type: "quantitative", scale: { type: "log", nice: true }, title: null, axis }
   const color = {
     field: "contestant",
     type: "nominal",
     title: null,
+    legend: { labelLimit: 0, symbolOpacity: 1 },
     scale: { domain: names, range: names.map((name) => colours[name]) }
   }
   return {
@@ -57,7 +59,7 @@ const panel = (title: string, points: ReadonlyArray<Point>, text: string) => {
     layer: [
       {
         mark: { type: "rule", strokeWidth: 3, opacity: 0.45 },
-        encoding: { y, x: { ...x, field: "min", axis: { format: "~s", tickCount: 6 } }, x2: { field: "max" }, color }
+        encoding: { y, x: { ...x, field: "min" }, x2: { field: "max" }, color }
       },
       {
         mark: { type: "point", filled: true, size: 70, opacity: 1 },
