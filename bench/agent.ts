@@ -10,7 +10,7 @@ import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
-import { type Contestant, type Make, now, padding, type Payload, type Work } from "./support/contestant.ts"
+import { type Contestant, type Make, now, padding, type Payload, priorities, type Work } from "./support/contestant.ts"
 import { committedChannel, type Operation, type Operations, type Used, type WorkSpec } from "./support/operations.ts"
 import { percentiles } from "./support/statistics.ts"
 
@@ -49,14 +49,22 @@ const handlersOf = (contestant: Contestant): Handlers => {
   let running: Scope.Closeable | undefined
 
   const drain: Handlers["drain"] = Effect.fnUntraced(function*({ work, workers }) {
+    let last = -1
+    let inversions = 0
+    const inOrder = (n: number) => {
+      const place = (n * 7) % priorities * 1e9 + n
+      if (place < last) inversions++
+      else last = place
+    }
     const cpu = cpuMillis()
     const spans = yield* Effect.all(
-      Array.from({ length: workers }, () => contestant.drain(workOf(work))),
+      Array.from({ length: workers }, () => contestant.drain(workOf(work, inOrder))),
       { concurrency: "unbounded" }
     )
     return {
       start: Math.min(...spans.map(({ start }) => start)),
       end: Math.max(...spans.map(({ end }) => end)),
+      inversions,
       ...usedSince(cpu)
     }
   })

@@ -121,6 +121,18 @@ const mixed: Row = {
   ]
 }
 
+const order: Row = {
+  id: "order: concurrency 1",
+  group: "order",
+  what: "Jobs of ten priorities, one handler at a time: how many start after one that they stand before.",
+  metric: "inversions",
+  unit: "inversions",
+  isMoreBetter: false,
+  isInSubset: false,
+  rounds: 1,
+  entries: usual.map((name) => drainEntry(name, { concurrency: 1, jobs: 2_000, isOrdered: true }))
+}
+
 const held: Row = {
   ...common,
   id: "held transaction: 200,000 jobs",
@@ -153,5 +165,6 @@ export const rows: ReadonlyArray<Row> = [
   byPayload(10_000, 5_000, false),
   streams,
   mixed,
+  order,
   held
 ]

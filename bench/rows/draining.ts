@@ -24,6 +24,8 @@ export interface Drain {
   readonly clutter?: Fill.Clutter | undefined
   /** Holds a transaction with a snapshot open meanwhile. */
   readonly heldTransaction?: boolean | undefined
+  /** Gives the jobs priorities and counts those that start after one that they stand before. */
+  readonly isOrdered?: boolean | undefined
   /** Also counts transactions and row versions, which takes some seconds more. */
   readonly footprint?: boolean | undefined
 }
@@ -99,8 +101,35 @@ const drainAll = Effect.fnUntraced(function*(
   return {
     millis: end - Math.min(...answers.map(({ start }) => start)),
     cpu: answers.reduce((sum, { cpu }) => sum + cpu, 0),
+    inversions: answers.reduce((sum, { inversions }) => sum + inversions, 0),
     rss: Math.max(...answers.map(({ rss }) => rss)),
     peakRss: Math.max(...answers.map(({ peakRss }) => peakRss))
+  }
+})
+
+/** What a drain leaves behind and how many connections it has at most, beside its result. */
+const withFootprint = Effect.fnUntraced(function*<A, E, R>(
+  sql: PgClient.PgClient,
+  schema: string,
+  jobs: number,
+  draining: Effect.Effect<A, E, R>
+) {
+  const before = yield* Usage.counts(sql)
+  let connections = 0
+  const sample = Effect.map(Usage.connections(sql), (count) => void (connections = Math.max(connections, count)))
+  const result = yield* Effect.raceFirst(
+    draining,
+    Effect.forever(Effect.andThen(sample, Effect.sleep("100 millis")))
+  )
+  const after = yield* Usage.counts(sql)
+  return {
+    result,
+    footprint: {
+      "transactions/job": (after.transactions - before.transactions) / jobs,
+      "dead rows/job": (after.deadRows - before.deadRows) / jobs,
+      "index bytes/job": (yield* Usage.indexBytes(sql, schema)) / jobs,
+      "connections": connections
+    }
   }
 })
 
@@ -128,20 +157,18 @@ export const drain = (options: Drain): Entry["measure"] =>
     if (options.clutter !== undefined) yield* Fill.clutter(sql, options.clutter, scale)
     const after = isShared ? yield* Fill.lastId(sql) : "0"
     yield* fillFor(first, sql, jobs, options.padBytes)
+    if (options.isOrdered === true) yield* Fill.prioritise(sql, after)
     yield* Fill.settleDown(sql)
     if (options.heldTransaction === true) yield* holdTransaction(sql)
 
-    const countsBefore = options.footprint === true ? yield* Usage.counts(sql) : undefined
-    const { use, value } = yield* Usage.measured(
+    const tasks = { bench: options.millis ?? 0 }
+    const draining = Usage.measured(
       sql,
-      drainAll(agents, { concurrency, jobs, tasks: { bench: options.millis ?? 0 } }, workers, {
-        sql,
-        name: first.name,
-        after
-      })
+      drainAll(agents, { concurrency, jobs, tasks }, workers, { sql, name: first.name, after })
     )
-    const counts = countsBefore === undefined ? undefined : yield* Usage.counts(sql)
-    const indexes = countsBefore === undefined ? 0 : yield* Usage.indexBytes(sql, schema)
+    const { footprint, result: { use, value } } = options.footprint === true
+      ? yield* withFootprint(sql, schema, jobs, draining)
+      : { footprint: {}, result: yield* draining }
     const configuration = yield* first.ask("configuration", { concurrency })
     return {
       metrics: {
@@ -151,11 +178,8 @@ export const drain = (options: Drain): Entry["measure"] =>
         "WAL bytes/job": use.walBytes / jobs,
         "RSS MB": value.rss,
         "peak RSS MB": value.peakRss,
-        ...(counts === undefined || countsBefore === undefined ? {} : {
-          "transactions/job": (counts.transactions - countsBefore.transactions) / jobs,
-          "dead rows/job": (counts.deadRows - countsBefore.deadRows) / jobs,
-          "index bytes/job": indexes / jobs
-        })
+        ...(options.isOrdered === true && { "inversions": value.inversions }),
+        ...footprint
       },
       configuration: {
         ...configuration,

@@ -38,15 +38,13 @@ const idle = (name: Name, concurrency: number): Entry => ({
     const { use } = yield* Usage.measured(sql, Effect.sleep(seconds * 1000))
     const after = yield* agent.ask("used", {})
     const statements = statementsIn((yield* server.log).slice(logged))
-    const [connections] = yield* Effect.orDie(sql<{ count: number }>`
-      select count(*)::int as count from pg_stat_activity
-      where datname = current_database() and application_name <> 'kongtask-bench'`)
+    const connections = yield* Usage.connections(sql)
     return {
       metrics: {
         "statements/s": statements / seconds,
         "Node CPU %": (after.cpu - before.cpu) / seconds / 10,
         "PostgreSQL CPU %": use.cpu / seconds / 10,
-        "connections": connections!.count,
+        connections,
         "RSS MB": after.rss
       },
       configuration: { ...(yield* agent.ask("configuration", { concurrency })), seconds }

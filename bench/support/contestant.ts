@@ -61,6 +61,9 @@ export const now = (): number => performance.timeOrigin + performance.now()
 /** A text of that many bytes, which the server's compression hardly shortens. */
 export const padding = (bytes: number): string => randomBytes(bytes).toString("base64").slice(0, bytes)
 
+/** How many priorities a row has that is about order: job `n` has `7 n` modulo this. */
+export const priorities = 10
+
 /** The contestants: which module runs it, in which profile, and whether its tables are graphile-worker's. */
 export const contestants = {
   "kongtask": { module: "kongtask", profile: "default", schema: "graphile_worker" },

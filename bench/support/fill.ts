@@ -3,7 +3,7 @@
  */
 import type * as PgClient from "@effect/sql-pg/PgClient"
 import * as Effect from "effect/Effect"
-import { padding } from "./contestant.ts"
+import { padding, priorities } from "./contestant.ts"
 
 /** What the tables hold beside the jobs that are drained. */
 export type Clutter = "future" | "dead" | "foreign" | "queues" | "busy" | "backlog"
@@ -86,6 +86,12 @@ export const clutter = Effect.fnUntraced(function*(sql: PgClient.PgClient, kind:
     }
   }
 })
+
+/** Gives the jobs after that id the priorities of `priorityOf`. */
+export const prioritise = (sql: PgClient.PgClient, after: string): Effect.Effect<void> =>
+  sql.unsafe(
+    `update graphile_worker._private_jobs set priority = (payload ->> 'n')::int * 7 % ${priorities} where id > ${after}`
+  ).pipe(Effect.asVoid, Effect.orDie)
 
 /** The largest id so far; jobs of later drains have larger ones. */
 export const lastId = (sql: PgClient.PgClient): Effect.Effect<string> =>

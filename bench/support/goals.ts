@@ -170,6 +170,13 @@ export const goals: ReadonlyArray<Goal> = [
   },
   ...flatGoals,
   {
+    key: "order at concurrency 1: inversions",
+    what: "order at concurrency 1, one task",
+    goal: "no inversion of (priority, run_at, id)",
+    isMet: atMost(0),
+    values: (rows) => series(rows, "order: concurrency 1", "kongtask")
+  },
+  {
     key: "add 1 fiber / graphile-worker default",
     what: "add, 1 fiber",
     goal: "–",

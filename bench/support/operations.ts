@@ -37,7 +37,8 @@ export interface Operations {
   /** Runs all that is due, as so many workers at once. */
   readonly drain: {
     readonly input: { readonly work: WorkSpec; readonly workers: number }
-    readonly output: Span & Used
+    /** Inversions are jobs that started after one that comes later in the order of (7 n modulo `priorities`, n). */
+    readonly output: Span & Used & { readonly inversions: number }
   }
   /** Runs a worker until these jobs are committed or the time is over. */
   readonly until: {

@@ -76,6 +76,13 @@ export const counts = (sql: PgClient.PgClient): Effect.Effect<Counts> =>
     Effect.orDie
   )
 
+/** The sessions in a database that are the contestants'. */
+export const connections = (sql: PgClient.PgClient): Effect.Effect<number> =>
+  sql<{ count: number }>`
+    select count(*)::int as count from pg_stat_activity
+    where datname = current_database() and backend_type = 'client backend' and application_name !~ '^kongtask-bench'`
+    .pipe(Effect.map(([row]) => row!.count), Effect.orDie)
+
 /** The size of all indexes of a schema, in bytes. */
 export const indexBytes = (sql: PgClient.PgClient, schema: string): Effect.Effect<number> =>
   sql<{ bytes: number }>`
