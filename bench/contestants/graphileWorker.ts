@@ -36,9 +36,9 @@ const batching = (profile: string, concurrency: number) => {
 }
 
 export const make: Make = (connectionString, profile): Contestant => {
-  const configuration: Contestant["configuration"] = ({ concurrency }) => ({
+  const configuration: Contestant["configuration"] = ({ concurrency, maxPoolSize }) => ({
     concurrentJobs: concurrency,
-    maxPoolSize: Math.max(10, concurrency + 2),
+    maxPoolSize: maxPoolSize ?? Math.max(10, concurrency + 2),
     ...batching(profile, concurrency)
   })
   const optionsOf = (work: Work): RunnerOptions => ({

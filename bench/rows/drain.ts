@@ -100,7 +100,9 @@ const streams: Row = {
   group: "streams",
   what: "No-op jobs, 20 workers of one handler each, in 2 processes: 20 that claim at once.",
   isInSubset: false,
-  entries: usual.map((name) => drainEntry(name, { concurrency: 1, count: 2, workers: 10, jobs: jobsOf(name, 50_000) }))
+  entries: usual.map((name) =>
+    drainEntry(name, { concurrency: 1, count: 2, workers: 10, maxPoolSize: 4, jobs: jobsOf(name, 50_000) })
+  )
 }
 
 const mixedEntry = (label: string, processes: ReadonlyArray<Name>): Entry => ({

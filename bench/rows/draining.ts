@@ -18,6 +18,8 @@ export interface Drain {
   readonly jobs: number
   /** Workers in each process; default 1. */
   readonly workers?: number | undefined
+  /** As in `Work`. */
+  readonly maxPoolSize?: number | undefined
   /** What a handler sleeps, in milliseconds; default 0. */
   readonly millis?: number | undefined
   readonly padBytes?: number | undefined
@@ -145,10 +147,10 @@ export const drain = (options: Drain): Entry["measure"] =>
     const isShared = schema === "graphile_worker"
     yield* first.ask("migrate", {})
 
-    const { concurrency, workers = 1 } = options
+    const { concurrency, maxPoolSize, workers = 1 } = options
     const warmUp = warmUpOf(scale)
     yield* fillFor(first, sql, warmUp * agents.length, options.padBytes)
-    yield* drainAll(agents, { concurrency, jobs: warmUp, tasks: { bench: 0 } }, workers, {
+    yield* drainAll(agents, { concurrency, maxPoolSize, jobs: warmUp, tasks: { bench: 0 } }, workers, {
       sql,
       name: first.name,
       after: "0"
@@ -164,12 +166,12 @@ export const drain = (options: Drain): Entry["measure"] =>
     const tasks = { bench: options.millis ?? 0 }
     const draining = Usage.measured(
       sql,
-      drainAll(agents, { concurrency, jobs, tasks }, workers, { sql, name: first.name, after })
+      drainAll(agents, { concurrency, maxPoolSize, jobs, tasks }, workers, { sql, name: first.name, after })
     )
     const { footprint, result: { use, value } } = options.footprint === true
       ? yield* withFootprint(sql, schema, jobs, draining)
       : { footprint: {}, result: yield* draining }
-    const configuration = yield* first.ask("configuration", { concurrency })
+    const configuration = yield* first.ask("configuration", { concurrency, maxPoolSize })
     return {
       metrics: {
         "jobs/s": jobs / value.millis * 1000,

@@ -19,6 +19,8 @@ export interface Work {
   readonly concurrency: number
   /** How many jobs there are to run. */
   readonly jobs: number
+  /** Connections of one worker, for contestants that have to be told when many workers share a server. */
+  readonly maxPoolSize?: number | undefined
   /** By the name of the task: how long its handler sleeps, in milliseconds; 0 returns at once. */
   readonly tasks: Readonly<Record<string, number>>
   /** Called first in each handler. */
@@ -39,7 +41,7 @@ export interface Producer {
 
 export interface Contestant {
   /** The settings that differ from the defaults, in the words of its own documentation. */
-  readonly configuration: (work: Pick<Work, "concurrency">) => Readonly<Record<string, unknown>>
+  readonly configuration: (work: Pick<Work, "concurrency" | "maxPoolSize">) => Readonly<Record<string, unknown>>
   /** Makes its tables; the task `bench` can have jobs after that. */
   readonly migrate: Effect.Effect<void>
   /** Adds jobs to drain, where its tables are not graphile-worker's (fill.ts). */

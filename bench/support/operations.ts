@@ -7,6 +7,7 @@ import type { Span } from "./contestant.ts"
 export interface WorkSpec {
   readonly concurrency: number
   readonly jobs: number
+  readonly maxPoolSize?: number | undefined
   readonly tasks: Readonly<Record<string, number>>
 }
 
@@ -29,7 +30,7 @@ export interface Percentiles {
 export interface Operations {
   /** Answers when the contestant's module is loaded. */
   readonly configuration: {
-    readonly input: { readonly concurrency: number }
+    readonly input: Pick<WorkSpec, "concurrency" | "maxPoolSize">
     readonly output: Readonly<Record<string, unknown>>
   }
   readonly migrate: { readonly input: object; readonly output: void }
