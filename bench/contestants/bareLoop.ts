@@ -12,10 +12,11 @@ import { make as makeKongTask } from "./kongtask.ts"
 
 const batch = 500
 
+// `job.id`, since `id` alone would be the text that is selected, and no index has that order.
 const select = `
-  select id::text as id, payload::text as payload from graphile_worker._private_jobs
+  select job.id::text as id, job.payload::text as payload from graphile_worker._private_jobs as job
   where task_id = $1 and priority = 0 and is_available and job_queue_id is null and run_at <= now()
-  order by priority nulls first, run_at nulls first, id limit ${batch}
+  order by priority nulls first, run_at nulls first, job.id limit ${batch}
   for update skip locked`
 
 const remove = "delete from graphile_worker._private_jobs where id = any ($1::text[]::int8[])"
