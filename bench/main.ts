@@ -100,7 +100,7 @@ const read = (path: string): Report | undefined =>
 /** Written after each row, so that an interrupted run has its figures too. */
 const write = Effect.fnUntraced(function*(report: Report, output: string) {
   mkdirSync(join(output, ".."), { recursive: true })
-  writeFileSync(`${output}.json`, `${JSON.stringify(report, undefined, 1)}\n`)
+  writeFileSync(`${output}.json`, `${JSON.stringify(report, undefined, 2)}\n`)
   if (report.rows.length > 0) writeFileSync(`${output}.svg`, yield* plot(report))
 })
 
