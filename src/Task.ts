@@ -62,9 +62,9 @@ export interface HandlerOptions<E> {
   /**
    * How its jobs are held while they run. `"durable"`: each is claimed by a committed write before its handler starts, so
    * that a crash is charged to the jobs that ran. `"auto"`: so too, until the handler has proved to take a few
-   * milliseconds at most; then jobs on their first attempt are held by row locks alone, many in one transaction, which is
-   * several times faster. A crash, or a lost connection, then lets up to one such batch run again; see
-   * `docs/performance.md`. Default: `"auto"`.
+   * milliseconds at most; then jobs on their first attempt are held by row locks alone, up to 1,000 in one transaction,
+   * which is several times faster. A crash then lets up to two such batches run again, a lost connection what was
+   * running. Default: `"auto"`.
    */
   readonly delivery?: "auto" | "durable" | undefined
   /**

@@ -10,10 +10,12 @@
  *
  * **Delivery**
  *
- * At least once. Each attempt is claimed durably before its handler starts, so
- * after a crash at most the jobs that were running, not yet recorded, or claimed
- * ahead (about 100 ms of work, none on its last attempt) run again, each charged
- * one attempt.
+ * At least once. A job is claimed by a committed write before its handler starts,
+ * so that after a crash at most the jobs that were running, not yet recorded, or
+ * claimed ahead (about 100 ms of work, none on its last attempt) run again, each
+ * charged one attempt. Jobs of tasks that take a few milliseconds at most run in
+ * batches that are held by row locks instead (`delivery`): after a crash up to two
+ * batches, of 1,000 jobs each at most, run again.
  *
  * @since 0.1.0
  */
@@ -72,7 +74,7 @@ export interface Options<T extends Task.Any, R = never> {
   readonly hooks?: Hooks<R> | undefined
   /**
    * Whether `run` turns SIGTERM and SIGINT into its own interruption. A second signal ends the time that running handlers
-   * have, a third one the process. Default: true.
+   * have, a third one the process (not under `NodeRuntime.runMain`, which goes on listening). Default: true.
    */
   readonly handleSignals?: boolean | undefined
 }
@@ -100,8 +102,8 @@ export interface Hooks<R = never> {
   /** Before the payload is decoded. A defect fails the attempt, and its handler does not start. */
   readonly before?: ((job: Job.Running) => Effect.Effect<void, never, R>) | undefined
   /**
-   * When the attempt has ended by itself, before its outcome is recorded; not when it was interrupted by a shutdown, a
-   * lost lease or `Queue.cancel`. A defect is logged and changes nothing.
+   * When the attempt has ended by itself, before its outcome is recorded (after it where the handler is transactional and
+   * has succeeded); not when it was interrupted by a shutdown, a lost lease or `Queue.cancel`. A defect is logged and changes nothing.
    */
   readonly after?: ((job: Job.Running, outcome: Job.Outcome) => Effect.Effect<void, never, R>) | undefined
   /** Wraps `before`, the decoding and the handler; what it fails with is the attempt's failure. */
@@ -271,6 +273,7 @@ export class Worker extends Context.Service<Worker, {
           ]))
         const forbiddenFlags = yield* makeForbiddenFlags(options)
         const dedicated = yield* store.dedicated
+        const legacy: Pool.PoolOptions["legacy"] = []
         const summary: Counter = { completed: 0, failed: 0, retried: 0, snoozed: 0, cancelled: 0, lost: 0 }
         while (true) {
           const id = yield* makePoolId
@@ -283,6 +286,7 @@ export class Worker extends Context.Service<Worker, {
               forbiddenFlags,
               once,
               hurry,
+              legacy,
               publish: (event) => {
                 PubSub.publishUnsafe(events, event)
               },

@@ -201,3 +201,33 @@ it.live(
     }).pipe(Effect.scoped),
   60_000
 )
+
+it.live("what was finished is recorded after an outage that was longer than the lease", () =>
+  Effect.gen(function*() {
+    const server = yield* dedicatedServerWith()
+    yield* Effect.gen(function*() {
+      const events = yield* Test.watch
+      const gate = yield* Latch.make(false)
+      let runs = 0
+      yield* Queue.addMany(
+        Array.from({ length: 10 }, (_, n) => Step.request({ n }, { queueName: n < 2 ? "q" : `${n}` }))
+      )
+      yield* Worker.run({
+        tasks: [Step],
+        lease: "2 seconds",
+        heartbeatInterval: "200 millis",
+        handleSignals: false
+      }).pipe(
+        Effect.provide(Step.toLayer(() => Effect.andThen(gate.await, Effect.sync(() => void runs++)))),
+        Effect.forkScoped({ startImmediately: true })
+      )
+      yield* events.many("JobStarted", 9)
+      yield* server.stop("immediate")
+      yield* gate.open
+      yield* events.next("PoolLost")
+      yield* server.start
+      yield* events.many("JobCompleted", 10)
+      expect(runs).toBe(10)
+      expect(yield* Queue.count()).toBe(0)
+    }).pipe(Effect.scoped, Effect.provide(Test.layerOn(server.config)))
+  }).pipe(Effect.scoped), 60_000)

@@ -86,6 +86,6 @@ export const make: Make = (url, profile): Contestant => {
           times.push(now() - start)
         }
         return times
-      }).pipe(Effect.provide(client), Effect.orDie)
+      }).pipe(Effect.scoped, Effect.provide(client), Effect.orDie)
   }
 }

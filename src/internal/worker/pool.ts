@@ -53,6 +53,8 @@ export interface PoolOptions {
   readonly publish: (event: WorkerEvent.WorkerEvent) => void
   /** Whether anybody is told of events now; those of single jobs are made for them alone. */
   readonly isHeard: () => boolean
+  /** Outcomes that a lost pool of this worker could not record; what this one cannot goes there again. */
+  readonly legacy: Array<Settler.Outcome>
   /** Told of every outcome. */
   readonly tally: (settlement: Settlement, isRecorded: boolean) => void
 }
@@ -81,7 +83,7 @@ const retryingWhileTransient = <A>(effect: Effect.Effect<A, KongTaskError>): Eff
   Effect.retry(effect, { while: (error) => error.isTransient, schedule: transientBackoff })
 
 export const run = Effect.fnUntraced(function*(
-  { forbiddenFlags, hurry, id, isHeard, once, publish, runners, settings, store, tally }: PoolOptions
+  { forbiddenFlags, hurry, id, isHeard, legacy, once, publish, runners, settings, store, tally }: PoolOptions
 ): Effect.fn.Return<End, KongTaskError, Scope.Scope> {
   const scope = yield* Effect.scope
   const tasks = [...runners.keys()]
@@ -161,9 +163,14 @@ export const run = Effect.fnUntraced(function*(
     onUnavailable: unavailable,
     onDied,
     isLost,
+    handOn: (outcomes) => {
+      legacy.push(...outcomes.map((outcome) => ({ formerPool: id, ...outcome })))
+    },
     flushTimeout: Duration.max(settings.shutdownTimeout, minFlushTimeout),
     onSettled
   })
+
+  legacy.splice(0).forEach(settler.offer)
 
   const durations = Durations.make()
   hasUnsettled = () => settler.unsettled().length > 0

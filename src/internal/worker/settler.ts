@@ -27,6 +27,8 @@ export interface Outcome {
   readonly millis: number
   /** Whether it belongs to a batch whose transaction was lost. */
   readonly isLate?: boolean | undefined
+  /** The pool that claimed the job, when that was lost before it had recorded the outcome. */
+  readonly formerPool?: string | undefined
 }
 
 export interface Settler {
@@ -50,24 +52,29 @@ export const make = Effect.fnUntraced(function*(options: {
   /** Whether this pool has claimed the job again since its outcome was known. */
   readonly isHeldAgain: (id: JobId) => boolean
   readonly onUnavailable: (error: KongTaskError) => Effect.Effect<void>
-  /** Whether the jobs are this pool's no more: then what is left is dropped at the end. */
+  /** Whether the pool must not go on: then what is left at the end is handed on. */
   readonly isLost: () => boolean
+  /** Takes what is left, to be recorded as long as nobody has released those jobs. */
+  readonly handOn: (outcomes: ReadonlyArray<Outcome>) => void
   /** How long the end waits for what is left to be recorded. */
   readonly flushTimeout: Duration.Duration
   /** Told of each outcome once it is recorded, or known never to be. */
   readonly onSettled: (outcome: Outcome, isRecorded: boolean) => void
   readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Settler, never, Scope.Scope> {
-  const { answered, exclusively, flushTimeout, isHeldAgain, isLost, onDied, onSettled } = options
+  const { answered, exclusively, flushTimeout, handOn, isHeldAgain, isLost, onDied, onSettled } = options
   const { onUnavailable, pool, store } = options
   const queue = yield* Queue.make<Outcome, Cause.Done>()
   const keptUp = yield* Latch.make(true)
   const unsettled = new Map<JobId, number>()
+  const open = new Set<Outcome>()
 
   // A lost batch's jobs are anybody's until its outcomes are recorded: this pool must not claim them again before.
   let late = 0
 
-  const forget = ({ isLate, job }: Outcome) => {
+  const forget = (outcome: Outcome) => {
+    const { isLate, job } = outcome
+    open.delete(outcome)
     const left = (unsettled.get(job.id) ?? 1) - 1
     if (left === 0) unsettled.delete(job.id)
     else unsettled.set(job.id, left)
@@ -87,12 +94,12 @@ export const make = Effect.fnUntraced(function*(options: {
     answered(
       outcomes[0]?.isLate === true
         ? store.settleLate(pool, outcomes)
-        : store.settle(pool, outcomes.map((outcome) => outcome.settlement))
+        : store.settle(outcomes[0]?.formerPool ?? pool, outcomes.map((outcome) => outcome.settlement))
     )
 
   const settle = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<void> =>
     outcomes.length === 0 ? Effect.void : write(outcomes).pipe(
-      Effect.flatMap((recorded) => tell(outcomes, (outcome) => recorded.has(outcome.job.id))),
+      Effect.flatMap((recorded) => tell(outcomes, (outcome) => recorded.has(outcome.job.id) || hasEnded(outcome))),
       Effect.catch((error) => error.isTransient ? settleAgain(outcomes, error, 0) : isolate(outcomes, error))
     )
 
@@ -108,8 +115,7 @@ export const make = Effect.fnUntraced(function*(options: {
       const backoff = Math.min(5_000, 100 * 2 ** tries) * (0.8 + 0.4 * (yield* Random.next))
       yield* Effect.sleep(Duration.millis(backoff))
       const again = yield* Effect.result(exclusively(Effect.suspend(() => {
-        const open = outcomes.filter(({ job }) => !isHeldAgain(job.id))
-        return write(open)
+        return write(outcomes.filter(({ job }) => !isHeldAgain(job.id)))
       })))
       if (Result.isSuccess(again)) return yield* tell(outcomes, () => true)
       if (!again.failure.isTransient) return yield* isolate(outcomes, again.failure)
@@ -135,7 +141,7 @@ export const make = Effect.fnUntraced(function*(options: {
     if (only === undefined) return Effect.void
     if (only.settlement._tag === "Failed" && only.settlement.error !== unrecordable) {
       const { attempt } = only.job
-      return settle([{
+      const replaced: Outcome = {
         ...only,
         settlement: {
           _tag: "Failed",
@@ -144,7 +150,10 @@ export const make = Effect.fnUntraced(function*(options: {
           retryIn: undefined,
           record: { attempt, tag: "Error", data: undefined }
         }
-      }])
+      }
+      open.delete(only)
+      open.add(replaced)
+      return settle([replaced])
     }
     return Effect.andThen(
       Effect.logError(`The outcome of job ${only.job.id} could not be recorded.`, error),
@@ -153,11 +162,7 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const fiber = yield* Queue.takeBetween(queue, 1, maxBatch).pipe(
-    Effect.flatMap((outcomes) => {
-      const late = outcomes.filter(({ isLate }) => isLate === true)
-      if (late.length === 0) return settle(outcomes)
-      return Effect.andThen(settle(late), settle(outcomes.filter(({ isLate }) => isLate !== true)))
-    }),
+    Effect.flatMap((outcomes) => Effect.forEach(groups(outcomes), settle, { discard: true })),
     Effect.forever,
     Effect.ignore,
     Effect.onError(onDied),
@@ -165,7 +170,7 @@ export const make = Effect.fnUntraced(function*(options: {
   )
 
   yield* Effect.addFinalizer(() =>
-    isLost() ? Effect.void : Queue.end(queue).pipe(
+    isLost() ? Effect.andThen(Fiber.interrupt(fiber), Effect.sync(() => handOn([...open]))) : Queue.end(queue).pipe(
       Effect.andThen(Fiber.await(fiber)),
       Effect.timeoutOrElse({
         duration: flushTimeout,
@@ -180,6 +185,7 @@ export const make = Effect.fnUntraced(function*(options: {
   return {
     offer: (outcome) => {
       unsettled.set(outcome.job.id, (unsettled.get(outcome.job.id) ?? 0) + 1)
+      open.add(outcome)
       if (outcome.isLate === true) late++
       if (unsettled.size >= maxUnsettled || late > 0) keptUp.closeUnsafe()
       Queue.offerUnsafe(queue, outcome)
@@ -188,5 +194,15 @@ export const make = Effect.fnUntraced(function*(options: {
     unsettled: () => [...unsettled.keys()]
   }
 })
+
+/** The commit of a lost batch may have happened: a job that is gone has most likely ended in it. */
+const hasEnded = ({ isLate, settlement }: Outcome): boolean =>
+  isLate === true && (settlement._tag === "Completed" || settlement._tag === "Cancelled")
+
+/** What one statement can record: outcomes of one pool, of claims or of a lost batch. */
+const groups = (outcomes: ReadonlyArray<Outcome>): Iterable<ReadonlyArray<Outcome>> => {
+  if (outcomes.every(({ formerPool, isLate }) => formerPool === undefined && isLate !== true)) return [outcomes]
+  return Map.groupBy(outcomes, ({ formerPool, isLate }) => isLate === true ? "late" : formerPool ?? "").values()
+}
 
 const unrecordable = "The attempt failed with an error that the database refused to record."
