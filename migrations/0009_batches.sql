@@ -158,9 +158,9 @@ begin
 end
 $body$;
 
--- Claims jobs whose rows this transaction holds. Primary key; for a registered pool only.
+-- Claims jobs whose rows this transaction holds. Primary key; for a registered pool only, and answers their ids.
 create or replace function :schema._private_kongtask_promote(pool text, job_ids bigint[])
-returns void
+returns setof bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -169,12 +169,38 @@ set jit = off
 as $body$
 #variable_conflict use_column
 begin
+  return query
   with holder as materialized (
     select from :schema._private_kongtask_pools where id = pool for key share
   )
   update :schema._private_jobs
   set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
-  where id = any (job_ids) and exists (select from holder);
+  where id = any (job_ids) and exists (select from holder)
+  returning id;
+end
+$body$;
+
+-- Records outcomes of jobs whose rows this transaction holds, and takes back the stream's note. Errors and delays that the
+-- server refuses for their content must not undo the rest: the jobs that have them, `fallible_ids`, are claimed instead,
+-- and answered. Only their updates are in a subtransaction, which makes a multixact of each lock. Primary key.
+create or replace function :schema._private_kongtask_settle_batch(
+  own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], fallible_ids bigint[], failures json,
+  releases json
+)
+returns setof bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  perform :schema._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]');
+  if fallible_ids <> '{}' then
+    begin
+      perform :schema._private_kongtask_settle(null, '{}', '{}', failures, releases);
+    exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
+      return query select :schema._private_kongtask_promote(own_pool, fallible_ids);
+    end;
+  end if;
 end
 $body$;
 

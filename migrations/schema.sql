@@ -1211,7 +1211,7 @@ end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_promote(pool text, job_ids bigint[])
- RETURNS void
+ RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
@@ -1220,12 +1220,14 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_promote(pool text, 
 AS $function$
 #variable_conflict use_column
 begin
+  return query
   with holder as materialized (
     select from "graphile_worker"._private_kongtask_pools where id = pool for key share
   )
   update "graphile_worker"._private_jobs
   set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
-  where id = any (job_ids) and exists (select from holder);
+  where id = any (job_ids) and exists (select from holder)
+  returning id;
 end
 $function$;
 
@@ -1396,6 +1398,24 @@ begin
     from released having count(*) > 0
   )
   select settled.id from settled where (select count(*) from announced) >= 0;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], fallible_ids bigint[], failures json, releases json)
+ RETURNS SETOF bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  perform "graphile_worker"._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]');
+  if fallible_ids <> '{}' then
+    begin
+      perform "graphile_worker"._private_kongtask_settle(null, '{}', '{}', failures, releases);
+    exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
+      return query select "graphile_worker"._private_kongtask_promote(own_pool, fallible_ids);
+    end;
+  end if;
 end
 $function$;
 

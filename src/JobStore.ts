@@ -178,11 +178,17 @@ export interface Batch {
   readonly last: Place | undefined
   /**
    * Writes a durable claim for these jobs into the batch's transaction, as if
-   * they had been claimed by the pool; it takes effect with `settle`.
+   * they had been claimed by the pool; it takes effect with `settle`. Answers
+   * those that it has claimed: none for a pool that is not registered any more.
    */
-  readonly promote: (ids: ReadonlyArray<Job.JobId>) => Effect.Effect<void, KongTaskError>
-  /** Writes the outcomes and commits. Jobs that are neither named here nor promoted stay as they were. */
-  readonly settle: (settlements: ReadonlyArray<Settlement>) => Effect.Effect<void, KongTaskError>
+  readonly promote: (ids: ReadonlyArray<Job.JobId>) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
+  /**
+   * Writes the outcomes and commits. Jobs that are neither named here nor
+   * promoted stay as they were. Outcomes that the database refuses for their
+   * content keep no others from being written: their jobs are claimed by the
+   * pool instead, and answered.
+   */
+  readonly settle: (settlements: ReadonlyArray<Settlement>) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
 }
 
 /**
@@ -434,8 +440,11 @@ export interface Store {
    */
   readonly batch: (request: BatchRequest) => Effect.Effect<Batch, KongTaskError, Scope.Scope>
 
-  /** Takes the note of a stream's batch back, when its transaction was lost but not by the fault of its jobs. */
-  readonly forgetBatch: (stream: string) => Effect.Effect<void, KongTaskError>
+  /**
+   * Takes the note of a stream's batch back, when its transaction was lost but not by the fault of its jobs. Answers
+   * whether there was one: after a `settle` without an answer, none means that it was committed.
+   */
+  readonly forgetBatch: (stream: string) => Effect.Effect<boolean, KongTaskError>
 
   /**
    * Records outcomes of a batch whose transaction was lost, of those jobs that nobody has changed or holds since, and

@@ -123,6 +123,65 @@ export const batching = (it: It) => {
       assert.deepInclude(yield* found(store, poison!.id), { attempts: 1 })
     }))
 
+  it.effect("charges suspects also when it finds nothing else", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      const job = yield* store.add(spec(task))
+      yield* Effect.scoped(Effect.andThen(other.batch({ pool: otherPool, tasks: [task], limit: 2 }), severOther))
+      for (const _ of [1, 2]) {
+        const batch = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 2 }))
+        assert.deepStrictEqual(batch.jobs, [])
+        assert.deepInclude(yield* found(store, job.id), { state: "ready", attempts: 1 })
+      }
+    }))
+
+  it.effect("claims what has an outcome that is refused for its content, and writes the others", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const [done, bad, later, left] = yield* store.addMany(specs(task, 4))
+      const refused = yield* Effect.scoped(
+        Effect.flatMap(store.batch({ pool, tasks: [task], limit: 4 }), ({ settle }) =>
+          settle([
+            { _tag: "Completed", id: done!.id },
+            { _tag: "Failed", id: bad!.id, error: "\u0000", retryIn: 0 },
+            { _tag: "Snoozed", id: later!.id, attempt: 1, delay: 60_000 }
+          ]))
+      )
+      assert.deepStrictEqual([...refused].toSorted(), [bad!.id, later!.id])
+      assert.deepStrictEqual(yield* store.get(done!.id), Option.none())
+      for (const { id } of [bad!, later!]) {
+        assert.deepInclude(yield* found(store, id), { state: "running", attempts: 1, lockedBy: pool })
+      }
+      assert.deepStrictEqual(yield* found(store, left!.id), left)
+    }))
+
+  it.effect("promotes nothing for a pool that is not registered any more", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const [job] = yield* store.addMany(specs(task, 1))
+      const promoted = yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* store.batch({ pool, tasks: [task], limit: 1 })
+        yield* store.deregisterPool(pool)
+        const promoted = yield* batch.promote([job!.id])
+        yield* batch.settle([])
+        return promoted
+      }))
+      assert.deepStrictEqual(promoted, new Set())
+      assert.deepStrictEqual(yield* found(store, job!.id), job)
+    }))
+
+  it.effect("tells by its note whether a settle without an answer was committed", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, severOther, store, task } = yield* scene
+      yield* store.addMany(specs(task, 2))
+      const take = other.batch({ pool: otherPool, tasks: [task], limit: 1, stream: "told" })
+      yield* Effect.scoped(Effect.flatMap(take, ({ settle }) => settle([])))
+      assert.isFalse(yield* other.forgetBatch("told"))
+      yield* Effect.scoped(Effect.andThen(take, severOther))
+      assert.isTrue(yield* eventually(other.forgetBatch("told"), { until: () => true }))
+      assert.isFalse(yield* other.forgetBatch("told"))
+    }))
+
   it.effect("charges nothing after a batch that ended well, was given up, or whose note was taken back", () =>
     Effect.gen(function*() {
       const { other, otherPool, pool, severOther, store, task } = yield* scene
@@ -193,7 +252,7 @@ export const batching = (it: It) => {
       const [slow, fast] = yield* store.addMany(specs(task, 2))
       yield* Effect.scoped(Effect.gen(function*() {
         const batch = yield* store.batch({ pool, tasks: [task], limit: 2 })
-        yield* batch.promote([slow!.id])
+        assert.deepStrictEqual(yield* batch.promote([slow!.id]), new Set([slow!.id]))
         assert.deepInclude(yield* found(store, slow!.id), { state: "ready", attempts: 0 })
         yield* batch.settle([{ _tag: "Completed", id: fast!.id }])
       }))

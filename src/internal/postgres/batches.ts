@@ -1,4 +1,5 @@
 import type * as PgClient from "@effect/sql-pg/PgClient"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
@@ -8,6 +9,9 @@ import { partition } from "./outcomes.ts"
 import { toBatched } from "./rows.ts"
 import type * as Statements from "./statements.ts"
 
+/** How long a batch may take to end that nobody wants any more; the server ends it in the same time. */
+const givingUp = Duration.seconds(5)
+
 type Methods = "batch" | "forgetBatch" | "settleLate"
 
 /** Jobs behind one that has failed before, or that has a single attempt, wait with it for a claim. */
@@ -15,6 +19,9 @@ const mayBeHeld = (job: ClaimedJob): boolean => job.attempt === 1 && job.maxAtte
 
 /** Cheaper for both sides than an array parameter. */
 const arrayText = (items: ReadonlyArray<{ readonly id: JobId }>): string => `{${items.map(({ id }) => id).join(",")}}`
+
+const toIds = (rows: ReadonlyArray<unknown>): ReadonlySet<JobId> =>
+  new Set((rows as ReadonlyArray<{ readonly id: JobId }>).map(({ id }) => id))
 
 /** The part of the store that holds jobs by row locks. */
 export const make = ({ failure, run, sql, statements }: {
@@ -35,14 +42,28 @@ export const make = ({ failure, run, sql, statements }: {
 
       let isOpen = true
       let isNoted = false
-      const forget = Effect.suspend(() => isNoted ? run("batch", statements.forgetBatch, [stream]) : Effect.void)
+      let isUsed = false
+      const commit = Effect.andThen(
+        inBatch("settle", "commit"),
+        Effect.sync(() => {
+          isOpen = false
+        })
+      )
+      // What is given up has not ended badly, and whoever finds its jobs free must not find the note that names them. Of a
+      // broken connection, and of a settle that has failed, only its owner knows.
+      const giveUp = Effect.suspend((): Effect.Effect<unknown, KongTaskError> => {
+        if (!isOpen) return Effect.void
+        const rollback = inBatch("batch", "rollback")
+        return isUsed || !isNoted
+          ? rollback
+          : Effect.catch(
+            Effect.andThen(inBatch("batch", statements.forgetBatch, [stream]), commit),
+            () => Effect.andThen(rollback, run("batch", statements.forgetBatch, [stream]))
+          )
+      })
       yield* Effect.acquireRelease(
         inBatch("batch", "begin isolation level read committed"),
-        // What is given up has not ended badly; of a broken connection only its owner knows.
-        () =>
-          Effect.suspend(() =>
-            isOpen ? Effect.ignore(Effect.andThen(inBatch("batch", "rollback"), forget)) : Effect.void
-          )
+        () => Effect.ignore(Effect.timeoutOption(giveUp, givingUp))
       )
       const rows = after === undefined
         ? inBatch("batch", statements.lockBatch, [tasks, limit])
@@ -57,16 +78,20 @@ export const make = ({ failure, run, sql, statements }: {
       const inTheWay = held.findIndex((job) => !mayBeHeld(job))
       let jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
       if (jobs.length > 0) {
+        isNoted = true
         const noted = yield* run<{ readonly id: JobId }>("batch", statements.noteBatch, [
           stream,
           pool,
           arrayText(jobs)
         ])
-        isNoted = true
         if (noted.length > 0) {
           const suspects = new Set(noted.map(({ id }) => id))
           yield* inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
           jobs = jobs.filter(({ id }) => !suspects.has(id))
+          // Nobody settles a batch without jobs, and the charge would be lost.
+          if (jobs.length === 0) {
+            yield* Effect.andThen(inBatch("batch", statements.forgetBatch, [stream]), commit)
+          }
         }
       }
       return {
@@ -75,22 +100,31 @@ export const make = ({ failure, run, sql, statements }: {
         last: jobs.every((job) => job.task === jobs[0]?.task && job.priority === jobs[0]?.priority)
           ? jobs.at(-1)?.place
           : undefined,
-        promote: (ids) => Effect.asVoid(inBatch("promote", statements.promote, [pool, ids])),
-        settle: (settlements) => {
-          const { cancelled, completed, failures, releases } = partition(settlements)
-          const written = completed.length === settlements.length
-            ? inBatch("settle", statements.completeBatch, [stream, arrayText(settlements)])
-            : inBatch("settle", statements.settleBatch, [stream, completed, cancelled, failures, releases])
-          return written.pipe(
-            Effect.andThen(inBatch("settle", "commit")),
-            Effect.andThen(Effect.sync(() => {
-              isOpen = false
-            }))
-          )
-        }
+        promote: (ids) =>
+          Effect.suspend(() => {
+            isUsed = true
+            return Effect.map(inBatch("promote", statements.promote, [pool, ids]), toIds)
+          }),
+        settle: (settlements) =>
+          Effect.suspend(() => {
+            isUsed = true
+            const { cancelled, completed, failures, fallible, releases } = partition(settlements)
+            const written = completed.length === settlements.length
+              ? Effect.as(inBatch("settle", statements.completeBatch, [stream, arrayText(settlements)]), [])
+              : inBatch("settle", statements.settleBatch, [
+                stream,
+                pool,
+                completed,
+                cancelled,
+                fallible,
+                failures,
+                releases
+              ])
+            return Effect.map(Effect.tap(written, () => commit), toIds)
+          })
       }
     }),
-    forgetBatch: (stream) => Effect.asVoid(run("settle", statements.forgetBatch, [stream])),
+    forgetBatch: (stream) => Effect.map(run("settle", statements.forgetBatch, [stream]), (rows) => rows.length > 0),
     settleLate: Effect.fnUntraced(function*(pool, outcomes) {
       const { cancelled, completed, failures, releases } = partition(outcomes.map(({ settlement }) => settlement))
       const untouched = outcomes.map(({ job }) => ({ id: job.id, attempts: job.attempt - 1, revision: job.revision }))

@@ -4,7 +4,7 @@ import type { Settlement } from "../../JobStore.ts"
 export const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
   const cancelled: Array<string> = []
-  const failures: Array<object> = []
+  const failures: Array<{ readonly id: string } & Record<string, unknown>> = []
   const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
   for (const settlement of settlements) {
     switch (settlement._tag) {
@@ -30,5 +30,11 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
         releases.push({ id: settlement.id, attempt: settlement.attempt, delay: settlement.delay })
     }
   }
-  return { completed, cancelled, failures: JSON.stringify(failures), releases: JSON.stringify(releases) }
+  return {
+    completed,
+    cancelled,
+    fallible: [...failures, ...releases].map(({ id }) => id),
+    failures: JSON.stringify(failures),
+    releases: JSON.stringify(releases)
+  }
 }

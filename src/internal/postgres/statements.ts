@@ -171,21 +171,24 @@ export const make = (schema: string) => ({
   /** $1 pool, $2 ids, inside a batch's transaction. */
   chargeSuspects: `select ${schema}._private_kongtask_charge_suspects($1::text, $2::text[]::int8[])::text`,
 
-  /** $1 stream; $2 to $5 as those of \`settle\`. Inside a batch's transaction. */
+  /**
+   * $1 stream, $2 pool, $3 completed ids, $4 cancelled ids, $5 the ids of $6 failures and $7 releases, inside a batch's
+   * transaction. One row a job that was claimed instead.
+   */
   settleBatch: `
-    with noted as (
-      update ${schema}._private_kongtask_batches set job_ids = null where stream = $1::text
-    )
-    select settled::text as id
-    from ${schema}._private_kongtask_settle(
-      null, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json
-    ) as settled`,
+    select claimed::text as id
+    from ${schema}._private_kongtask_settle_batch(
+      $1::text, $2::text, $3::text[]::int8[], $4::text[]::int8[], $5::text[]::int8[], $6::json, $7::json
+    ) as claimed`,
 
   /** $1 stream, $2 ids as an array's text. Inside a batch's transaction. */
   completeBatch: `select ${schema}._private_kongtask_complete_batch($1::text, $2::text::int8[])::text`,
 
-  /** $1 stream. */
-  forgetBatch: `update ${schema}._private_kongtask_batches set job_ids = null where stream = $1::text`,
+  /** $1 stream. One row when there was something noted. Waits for a settle of that stream in flight. */
+  forgetBatch: `
+    update ${schema}._private_kongtask_batches set job_ids = null
+    where stream = $1::text and job_ids is not null
+    returning stream`,
 
   /** $1 pool. */
   endBatches: `delete from ${schema}._private_kongtask_batches where pool = $1::text`,
@@ -197,8 +200,9 @@ export const make = (schema: string) => ({
       $1::text, $2::json, $3::text[]::int8[], $4::text[]::int8[], $5::json, $6::json
     ) as settled`,
 
-  /** $1 pool, $2 ids, inside a batch's transaction. */
-  promote: `select ${schema}._private_kongtask_promote($1::text, $2::text[]::int8[])::text`,
+  /** $1 pool, $2 ids, inside a batch's transaction. One row a claimed job. */
+  promote: `
+    select claimed::text as id from ${schema}._private_kongtask_promote($1::text, $2::text[]::int8[]) as claimed`,
 
   /**
    * The claim as \`claim\` has it, and the pool's heartbeat in the same statement, for workers that are idle. A row of the
