@@ -12,12 +12,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
-import type * as Scope from "effect/Scope"
+import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type { JobId } from "../../Job.ts"
 import type { Batch, ClaimedJob, Place, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { machineMillis, withMachineClock } from "../clock.ts"
+import { answeredWithin } from "../deadline.ts"
 import type { Runner } from "./attempt.ts"
 import type * as Durations from "./durations.ts"
 import type { Jobs } from "./jobs.ts"
@@ -33,6 +34,17 @@ const claimsPerPhase = 10
 
 const maxBatch = 1_000
 const streams = 2
+
+/** The server ends a batch that it hears nothing of for so long: then others may have its jobs. */
+const answeredInTime = answeredWithin(Duration.seconds(5))
+
+/** How long the streams rest after a phase that ran nothing, and after failures, each time twice as long. */
+const restMillis = 100
+const maxRestMillis = 10_000
+
+const nothing = () => Effect.void
+
+const retrySchedule = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
 
 export interface Batches {
   /** Whether jobs of some task are short enough, and slots are free. */
@@ -52,10 +64,9 @@ export const make = (options: {
   readonly durations: Durations.Durations
   /** Whether new jobs were announced since the last claim. */
   readonly isWoken: () => boolean
-  readonly scope: Scope.Scope
   readonly answered: <A, R>(statement: Effect.Effect<A, KongTaskError, R>) => Effect.Effect<A, KongTaskError, R>
-  /** Told of each outcome that is recorded. */
-  readonly onSettled: (outcome: Outcome) => void
+  /** Told of each outcome that is recorded, or known never to be. */
+  readonly onSettled: (outcome: Outcome, isRecorded: boolean) => void
   /** Takes outcomes that are not recorded yet. */
   readonly offer: (outcome: Outcome) => void
   readonly onUnavailable: (error: KongTaskError) => Effect.Effect<void>
@@ -63,20 +74,8 @@ export const make = (options: {
   readonly onDoubt: () => void
 }): Effect.Effect<Batches> =>
   Effect.sync(() => {
-    const {
-      answered,
-      durations,
-      isWoken,
-      jobs,
-      offer,
-      onDoubt,
-      onSettled,
-      onUnavailable,
-      pool,
-      runners,
-      scope,
-      store
-    } = options
+    const { answered, durations, isWoken, jobs, offer, onDoubt, onSettled, onUnavailable, pool, runners, store } =
+      options
     const candidates = [...runners].filter(([, { mayBatch }]) => mayBatch).map(([task]) => task)
     const shortTasks = () => candidates.filter((task) => durations.short(task) !== undefined)
 
@@ -97,6 +96,14 @@ export const make = (options: {
         : job.id.length > place.id.length || (job.id.length === place.id.length && job.id > place.id)
     }
 
+    let restUntil = 0
+    let failuresInARow = 0
+    // Jobs that a batch leaves are older than those of a batch that was opened before they were free again.
+    let epoch = 0
+    let isBroken = false
+    // What has ended in lost batches.
+    const unrecorded: Array<Outcome> = []
+
     const runPhase = Effect.fnUntraced(function*(claimMillis: number) {
       const start = machineMillis()
       const end = start + Math.min(maxPhaseMillis, Math.max(minPhaseMillis, claimsPerPhase * claimMillis))
@@ -104,56 +111,80 @@ export const make = (options: {
         const now = machineMillis()
         return now < end && (now < start + minPhaseMillis || !isWoken())
       }
+      const opening = yield* Semaphore.make(1)
       const turn = yield* Semaphore.make(1)
-      // The others have its hint.
-      const firstOpened = yield* Latch.make(false)
       let isOver = false
-      // Jobs that a batch has left are older than those of a batch that was opened beside it.
-      let epoch = 0
+      let ran = 0
+      let hasFailed = false
+      isBroken = false
 
       const stream = Effect.fnUntraced(function*(name: string) {
-        while (!isOver && !isStopping && hasTime()) {
+        while (!isOver && !isBroken && !isStopping && hasTime()) {
           const tasks = shortTasks()
           const slots = jobs.freeSlots()
           if (tasks.length === 0 || slots === 0) break
-          const opened = epoch
-          yield* Effect.scoped(Effect.gen(function*() {
-            const openedAt = machineMillis()
-            const hint = after
-            const batch = yield* answered(
-              store.batch({ pool, stream: name, tasks, limit: sizeOf(tasks, slots), after: hint })
-            )
-            after = batch.isFull ? batch.last : undefined
-            firstOpened.openUnsafe()
-            if (!batch.isFull && hint === undefined) isOver = true
-            if (batch.jobs.length === 0) return
-            const work = yield* turn.withPermit(Effect.suspend(() => {
-              if (opened !== epoch) return Effect.undefined
-              return Effect.map(runHandlers(batch, openedAt + budgetMillis), (work) => {
-                if (work.left > 0) {
+          const limit = sizeOf(tasks, slots)
+          const afterwards = yield* Effect.scoped(Effect.gen(function*() {
+            let opened = epoch
+            let deadline = 0
+            // A turn is taken before another batch may be opened, whose jobs come after these.
+            const batch = yield* opening.withPermit(Effect.suspend(() => {
+              if (isBroken) return Effect.undefined
+              opened = epoch
+              const hint = after
+              return Effect.tap(
+                answeredInTime(store.batch({ pool, stream: name, tasks, limit, after: hint })),
+                (batch) => {
+                  after = batch.isFull ? batch.last : undefined
+                  if (!batch.isFull && hint === undefined) isOver = true
+                  // From when its jobs are held: the way to the database is not the handlers' time.
+                  deadline = machineMillis() + budgetMillis
+                  return turn.take(1)
+                }
+              )
+            }))
+            if (batch === undefined) return nothing
+            const handled = Effect.gen(function*() {
+              if (batch.jobs.length === 0) return nothing
+              if (opened !== epoch) {
+                after = undefined
+                return nothing
+              }
+              const work = yield* runHandlers(batch, deadline)
+              ran += batch.jobs.length - work.left
+              if (work.left === 0) return work
+              return yield* Effect.ensuring(
+                finish(batch, work, name),
+                Effect.sync(() => {
                   epoch++
                   after = undefined
-                }
-                return work
-              })
-            }))
-            if (work !== undefined) yield* finish(batch, work, name)
+                })
+              )
+            })
+            const work = yield* Effect.ensuring(handled, turn.release(1))
+            return typeof work === "function" ? work : yield* finish(batch, work, name)
           }))
+          yield* afterwards()
         }
         isOver = true
-        firstOpened.openUnsafe()
       })
 
       yield* Effect.forEach(
         Array.from({ length: streams }, (_, index) => `${pool}/${index + 1}`),
-        (name, index) =>
-          Effect.catch(index === 0 ? stream(name) : Effect.andThen(firstOpened.await, stream(name)), (error) => {
+        (name) =>
+          Effect.catch(stream(name), (error) => {
+            hasFailed = true
             isOver = true
-            firstOpened.openUnsafe()
-            return onUnavailable(error)
+            return error.isTransient ? onUnavailable(error) : Effect.logWarning("A batch of jobs failed.", error)
           }),
         { concurrency: "unbounded", discard: true }
       )
+      // No batch is open now that could hold their jobs.
+      yield* settleLate(unrecorded.splice(0))
+      failuresInARow = hasFailed ? failuresInARow + 1 : 0
+      if (hasFailed || ran === 0) {
+        restUntil = machineMillis() + Math.min(maxRestMillis, restMillis * 2 ** failuresInARow)
+      }
     })
 
     /** What the handlers of a batch have done so far, and what they are doing. */
@@ -161,15 +192,15 @@ export const make = (options: {
       readonly outcomes: Array<Outcome>
       readonly running: Map<JobId, { readonly job: ClaimedJob; readonly fiber: () => Fiber.Fiber<void> | undefined }>
       readonly left: number
-      /** From now on outcomes do not belong to the batch. */
-      readonly cutLoose: (to: (outcome: Outcome) => void) => void
+      /** From now on outcomes do not belong to the batch; nor does it when there is none. */
+      readonly cutLoose: (to: (outcome: Outcome | undefined) => void) => void
     }
 
     const runHandlers = Effect.fnUntraced(function*(batch: Batch, deadline: number): Effect.fn.Return<Work> {
       const running: Work["running"] = new Map()
       const outcomes: Array<Outcome> = []
-      let deliver = (outcome: Outcome): void => {
-        outcomes.push(outcome)
+      let deliver = (outcome: Outcome | undefined): void => {
+        if (outcome !== undefined) outcomes.push(outcome)
       }
       let next = 0
       let isOpen = true
@@ -186,9 +217,9 @@ export const make = (options: {
             const exit = yield* Effect.exit(Effect.interruptible(runners.get(job.task)!.attempt(job, pool)))
             const now = machineMillis()
             durations.observe(job.task, now - at)
-            running.delete(job.id)
             const outcome = yield* jobs.conclude(job, exit, now - at)
-            if (outcome !== undefined) deliver(outcome)
+            running.delete(job.id)
+            deliver(outcome)
             at = now
           }
           if (--lanes === 0) allDone.openUnsafe()
@@ -212,55 +243,119 @@ export const make = (options: {
       }
     })
 
-    /** Writes what has become of a batch, and cuts loose the handlers that are still running. */
-    const finish = Effect.fnUntraced(function*(batch: Batch, work: Work, stream: string) {
+    /**
+     * Whether a batch was committed although its answer was lost: its note is gone then. Waits for a commit that is still
+     * in flight. Until the note is taken back, others would take its jobs for the cause of a crash.
+     */
+    const wasCommitted = (stream: string): Effect.Effect<boolean> => {
+      let tries = 0
+      return Effect.suspend(() => {
+        tries++
+        return answered(store.forgetBatch(stream))
+      }).pipe(
+        Effect.tapError((error) => error.isTransient ? onUnavailable(error) : Effect.void),
+        Effect.retry({ while: (error) => error.isTransient && !isStopping, schedule: retrySchedule }),
+        // An earlier try may have taken it back itself.
+        Effect.map((wasNoted) => !wasNoted && tries === 1),
+        Effect.orElseSucceed(() => false)
+      )
+    }
+
+    /** What has ended in a lost batch is recorded before anybody claims its jobs again, as far as that can be. */
+    const settleLate = (outcomes: ReadonlyArray<Outcome>) =>
+      outcomes.length === 0 ? Effect.void : Effect.match(answered(store.settleLate(pool, outcomes)), {
+        onSuccess: (recorded) => outcomes.forEach((outcome) => onSettled(outcome, recorded.has(outcome.job.id))),
+        onFailure: () => outcomes.forEach((outcome) => offer({ ...outcome, isLate: true }))
+      })
+
+    /**
+     * Writes what has become of a batch, and cuts loose the handlers that are still running. Answers what is to be done when
+     * the batch is closed.
+     */
+    const finish = Effect.fnUntraced(function*(
+      batch: Batch,
+      work: Work,
+      stream: string
+    ): Effect.fn.Return<() => Effect.Effect<void, KongTaskError>> {
       const loose = [...work.running.values()]
       const own = work.outcomes.splice(0)
       // What ends from now on waits for the commit, which decides where it belongs.
       const late: Array<Outcome> = []
-      work.cutLoose((outcome) => void late.push(outcome))
-      const promote = loose.length === 0 ? Effect.void : batch.promote(loose.map(({ job }) => job.id))
-      const settlements = own.map(({ settlement }): Settlement => settlement)
-      const committed = yield* Effect.exit(
-        answered(Effect.andThen(promote, batch.settle(settlements)))
-      )
-      if (Exit.isSuccess(committed)) {
-        own.forEach(onSettled)
-        late.forEach(offer)
-        work.cutLoose(offer)
+      work.cutLoose((outcome) => {
+        if (outcome !== undefined) late.push(outcome)
+      })
+      /** From the batch to where the pool looks after its claimed jobs. */
+      const adopt = (mayGoOn: (job: ClaimedJob) => boolean) => {
         for (const { fiber, job } of loose) {
           const running = fiber()
-          if (running !== undefined && work.running.has(job.id)) jobs.adopt(job.id, running)
+          if (running === undefined || !work.running.has(job.id)) continue
+          jobs.adopt(job.id, running)
+          if (!mayGoOn(job)) running.interruptUnsafe()
         }
-        return
       }
-      onDoubt()
-      const offerLate = (outcome: Outcome) => offer({ ...outcome, isLate: true })
-      own.forEach(offerLate)
-      late.forEach(offerLate)
-      work.cutLoose(() => {})
-      for (const { fiber } of loose) fiber()?.interruptUnsafe()
-      yield* Effect.ignore(answered(store.forgetBatch(stream)))
-      return yield* Exit.asVoid(committed)
+      const promote = loose.length === 0
+        ? Effect.succeed<ReadonlySet<JobId>>(new Set())
+        : batch.promote(loose.map(({ job }) => job.id))
+      const settlements = own.map(({ settlement }): Settlement => settlement)
+      const committed = yield* Effect.exit(
+        answeredInTime(Effect.all({ promoted: promote, refused: batch.settle(settlements) }))
+      )
+      if (Exit.isSuccess(committed)) {
+        const { promoted, refused } = committed.value
+        for (const outcome of own) {
+          // What the database refuses for its content is for the settler to tell from the rest.
+          if (refused.has(outcome.job.id)) offer(outcome)
+          else onSettled(outcome, true)
+        }
+        late.forEach(offer)
+        work.cutLoose((outcome) => {
+          if (outcome !== undefined) offer(outcome)
+        })
+        adopt((job) => promoted.has(job.id))
+        return nothing
+      }
+      isBroken = true
+      epoch++
+      after = undefined
+      adopt(() => false)
+      return Effect.fnUntraced(function*() {
+        const isCommitted = yield* wasCommitted(stream)
+        const route = (outcome: Outcome | undefined) => {
+          if (isCommitted) onDoubt()
+          if (outcome !== undefined) offer(isCommitted ? outcome : { ...outcome, isLate: true })
+        }
+        onDoubt()
+        work.cutLoose(route)
+        if (isCommitted) {
+          own.forEach((outcome) => onSettled(outcome, true))
+          late.forEach(route)
+        } else {
+          unrecorded.push(...own, ...late)
+        }
+        return yield* Exit.asVoid(committed)
+      })
     })
 
     let isStopping = false
     return {
-      areWorthwhile: () => jobs.freeSlots() > 0 && candidates.some((task) => durations.short(task) !== undefined),
+      areWorthwhile: () =>
+        jobs.freeSlots() > 0 && candidates.some((task) => durations.short(task) !== undefined) &&
+        machineMillis() >= restUntil,
       run: (claimed, claimMillis) =>
-        Effect.suspend(() => {
+        Effect.uninterruptibleMask((restore) => {
           if (after !== undefined && !claimed.every(isBehind(after))) after = undefined
-          return Effect.forkIn(withMachineClock(runPhase(claimMillis)), scope, {
-            startImmediately: true,
-            uninterruptible: true
-          })
-        }).pipe(
-          Effect.flatMap((fiber) =>
-            Effect.onInterrupt(Fiber.join(fiber), () => {
-              isStopping = true
-              return Fiber.await(fiber)
-            })
+          // Of no scope, whose end would interrupt it before its time: it is awaited.
+          return Effect.flatMap(
+            Effect.forkDetach(withMachineClock(runPhase(claimMillis)), {
+              startImmediately: true,
+              uninterruptible: true
+            }),
+            (fiber) =>
+              Effect.onInterrupt(restore(Fiber.join(fiber)), () => {
+                isStopping = true
+                return Fiber.await(fiber)
+              })
           )
-        )
+        })
     }
   })

@@ -205,9 +205,8 @@ export const run = Effect.fnUntraced(function*(
       jobs,
       durations,
       isWoken: () => wake.isOpen(),
-      scope,
       answered,
-      onSettled: (outcome) => onSettled(outcome, true),
+      onSettled,
       offer: settler.offer,
       onUnavailable: unavailable,
       onDoubt: doubtNow
