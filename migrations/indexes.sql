@@ -6,5 +6,9 @@
 create index jobs_claim_index on :schema._private_jobs (task_id, priority nulls first, run_at nulls first, id)
   where is_available and job_queue_id is null;
 
-create index jobs_queue_index on :schema._private_jobs (job_queue_id, priority, run_at nulls first, id) include (task_id)
+create index jobs_queue_due_index on :schema._private_jobs (task_id, priority nulls first, run_at nulls first, id)
+  include (job_queue_id)
+  where is_available and job_queue_id is not null;
+
+create index jobs_queue_index on :schema._private_jobs (task_id, job_queue_id, priority, run_at nulls first, id)
   where is_available and job_queue_id is not null;

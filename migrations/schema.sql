@@ -628,7 +628,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer, forbidden_flags text[])
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer, forbidden_flags text[], max_runs integer[] DEFAULT NULL::integer[])
  RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text, contended boolean, next_due_in double precision)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -640,7 +640,9 @@ AS $function$
 begin
   return query
   with recursive tasks as materialized (
-    select id from "graphile_worker"._private_tasks where identifier = any (task_names)
+    select id, coalesce(max_runs[array_position(task_names, identifier)], 1) as max_run
+    from "graphile_worker"._private_tasks
+    where identifier = any (task_names)
   ), lanes (task_id, priority, run_at, id) as (
     select tasks.id, first.priority, first.run_at, first.id
     from tasks
@@ -714,73 +716,182 @@ begin
       for update skip locked
     ) as job
     limit max_jobs
-  ), queue_lanes (queue_id, priority) as (
-    (
-      select job_queue_id, priority from "graphile_worker"._private_jobs
-      where is_available and job_queue_id is not null
-      order by job_queue_id, priority limit 1
+  ), queued_lanes (task_id, priority) as (
+    select tasks.id, (
+      select priority from "graphile_worker"._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is not null
+      order by priority nulls first limit 1
+    ) from tasks
+    union all
+    select queued_lanes.task_id, (
+      select priority from "graphile_worker"._private_jobs
+      where task_id = queued_lanes.task_id and priority > queued_lanes.priority and is_available and job_queue_id is not null
+      order by priority nulls first limit 1
+    ) from queued_lanes where queued_lanes.priority is not null
+  ), queue_lanes as materialized (
+    select task_id, priority, max_run from queued_lanes join tasks on tasks.id = task_id where priority is not null
+  ), queue_tasks as materialized (
+    select distinct task_id from queue_lanes
+  ), window_size as materialized (
+    select greatest(10, (max_jobs + 100) / greatest(count(*), 1))::int as size from queue_lanes
+  ), window_jobs as materialized (
+    select job.job_queue_id as queue_id, lane.task_id, lane.priority, job.run_at, job.id, job.is_allowed
+    from queue_lanes as lane
+    cross join lateral (
+      select job_queue_id, run_at, id, (flags ?| forbidden_flags) is not true as is_allowed from "graphile_worker"._private_jobs
+      where task_id = lane.task_id and priority = lane.priority and is_available and job_queue_id is not null
+        and run_at <= now()
+      order by run_at nulls first, id limit (select size from window_size)
+    ) as job
+  ), first_queues as materialized (
+    select queue_id, priority, run_at, id from (
+      select distinct on (queue_id) queue_id, priority, run_at, id from window_jobs
+      where is_allowed
+      order by queue_id, priority, run_at, id
+    ) as first
+    where (select is_available from "graphile_worker"._private_job_queues where id = first.queue_id)
+  ), walk (queue_id, start_id, lowest_id, is_second_round, steps) as (
+    select start.id, start.id, range.lowest, false, 1
+    from (
+      select min(queue.lowest) as lowest, max(queue.highest) as highest
+      from queue_tasks
+      cross join lateral (
+        select
+          (
+            select job_queue_id from "graphile_worker"._private_jobs
+            where task_id = queue_tasks.task_id and is_available and job_queue_id is not null
+            order by job_queue_id limit 1
+          ) as lowest,
+          (
+            select job_queue_id from "graphile_worker"._private_jobs
+            where task_id = queue_tasks.task_id and is_available and job_queue_id is not null
+            order by job_queue_id desc limit 1
+          ) as highest
+      ) as queue
+    ) as range
+    cross join lateral (
+      select range.lowest + floor(random() * (range.highest - range.lowest + 1))::int as id offset 0
+    ) as draw
+    cross join lateral (
+      select job.job_queue_id as id
+      from queue_tasks
+      cross join lateral (
+        select job_queue_id from "graphile_worker"._private_jobs
+        where task_id = queue_tasks.task_id and job_queue_id >= draw.id and is_available
+        order by job_queue_id limit 1
+      ) as job
+      order by job.job_queue_id limit 1
+    ) as start
+    where (select count(*) from first_queues) < max_jobs and exists (
+      select from window_jobs group by task_id, priority having count(*) >= (select size from window_size)
     )
     union all
-    select next.job_queue_id, next.priority
-    from queue_lanes
+    select
+      coalesce(next.id, walk.lowest_id), walk.start_id, walk.lowest_id, walk.is_second_round or next.id is null,
+      walk.steps + 1
+    from walk
     cross join lateral (
-      select job_queue_id, priority from "graphile_worker"._private_jobs
-      where is_available and job_queue_id is not null
-        and (job_queue_id, priority) > (queue_lanes.queue_id, queue_lanes.priority)
-      order by job_queue_id, priority limit 1
+      select (
+        select job.job_queue_id
+        from queue_tasks
+        cross join lateral (
+          select job_queue_id from "graphile_worker"._private_jobs
+          where task_id = queue_tasks.task_id and job_queue_id > walk.queue_id and is_available
+          order by job_queue_id limit 1
+        ) as job
+        order by job.job_queue_id limit 1
+      ) as id
     ) as next
-  ), free_queue_lanes as materialized (
-    select queue_lanes.queue_id, queue_lanes.priority
-    from queue_lanes
-    where (select is_available from "graphile_worker"._private_job_queues where id = queue_lanes.queue_id)
+    where walk.steps < max_jobs + 50
+      and case when walk.is_second_round or next.id is null
+        then coalesce(next.id, walk.lowest_id) < walk.start_id and not (walk.is_second_round and next.id is null)
+        else true end
   ), queue_heads as materialized (
-    select * from (
-      select distinct on (lane.queue_id) lane.queue_id, lane.priority, head.run_at, head.id
-      from free_queue_lanes as lane
-      cross join lateral (
-        (
-          select run_at, id from "graphile_worker"._private_jobs
-          where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
-            and task_id in (select tasks.id from tasks) and forbidden_flags is null
-          order by run_at nulls first, id limit 1
-        )
-        union all
-        (
-          select oldest.run_at, oldest.id
-          from (
-            select run_at, id, flags from "graphile_worker"._private_jobs
-            where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at <= now()
-              and task_id in (select tasks.id from tasks) and forbidden_flags is not null
-            order by run_at nulls first, id limit 500
-          ) as oldest
-          where (oldest.flags ?| forbidden_flags) is not true
-          order by oldest.run_at, oldest.id limit 1
-        )
-      ) as head
-      order by lane.queue_id, lane.priority
-    ) as head
-    order by priority, run_at, id
-  ), queued as materialized (
-    select job.id, job.priority, job.run_at, job.is_last
-    from queue_heads as head
+    select queue_id, priority, run_at, id from first_queues
+    union all
+    select walk.queue_id, head.priority, head.run_at, head.id
+    from walk
     cross join lateral (
-      select id from "graphile_worker"._private_job_queues
-      where id = head.queue_id and is_available
-      for update skip locked
+      select lane.priority, job.run_at, job.id
+      from queue_lanes as lane
+      cross join lateral (
+        select oldest.run_at, oldest.id from (
+          select run_at, id, flags from "graphile_worker"._private_jobs
+          where task_id = lane.task_id and job_queue_id = walk.queue_id and priority = lane.priority and is_available
+            and run_at <= now()
+          order by run_at nulls first, id limit case when forbidden_flags is null then 1 else 500 end
+        ) as oldest
+        where (oldest.flags ?| forbidden_flags) is not true
+        order by oldest.run_at, oldest.id limit 1
+      ) as job
+      order by lane.priority, job.run_at, job.id limit 1
+    ) as head
+    where walk.queue_id not in (select first_queues.queue_id from first_queues)
+      and (select is_available from "graphile_worker"._private_job_queues where id = walk.queue_id)
+  ), queued as materialized (
+    select job.id, job.priority, job.run_at, job.is_last, queue.id as queue_id, candidate.turn
+    from (
+      select free_queue.id
+      from (select * from queue_heads order by priority, run_at, id) as head
+      cross join lateral (
+        select id from "graphile_worker"._private_job_queues
+        where id = head.queue_id and is_available
+        for update skip locked
+      ) as free_queue
+      limit max_jobs
     ) as queue
     cross join lateral (
+      select id, turn from (
+        select due.id, row_number() over place as turn, sum(1.0 / due.max_run) over place as part
+        from (
+          select job.id, lane.priority, job.run_at, lane.max_run
+          from queue_lanes as lane
+          cross join lateral (
+            select oldest.run_at, oldest.id from (
+              select run_at, id, flags from "graphile_worker"._private_jobs
+              where task_id = lane.task_id and job_queue_id = queue.id and priority = lane.priority and is_available
+                and run_at <= now()
+              order by run_at nulls first, id
+              limit case when forbidden_flags is null then lane.max_run else lane.max_run + 500 end
+            ) as oldest
+            where (oldest.flags ?| forbidden_flags) is not true
+          ) as job
+        ) as due
+        window place as (order by due.priority, due.run_at, due.id rows unbounded preceding)
+      ) as due
+      where turn = 1 or part < 1.001
+      order by turn
+    ) as candidate
+    cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
-      where id = head.id and job_queue_id = queue.id and is_available and run_at <= now()
+      where id = candidate.id and job_queue_id = queue.id and is_available and run_at <= now()
         and task_id in (select tasks.id from tasks) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
-    limit max_jobs
-  ), chosen as materialized (
-    select id from (
-      select id, is_last, row_number() over (order by priority, run_at, id) as place
-      from (select * from free union all select * from unflagged union all select * from queued) as candidate
+    limit greatest(max_jobs, 500)
+  ), runs as materialized (
+    select id, priority, run_at, is_last, queue_id, turn,
+      bool_and(turn = place and (turn = 1 or not is_last)) over (partition by queue_id order by turn) as is_unbroken
+    from (
+      select *, row_number() over (partition by queue_id order by turn) as place from queued
+    ) as candidate
+  ), first as materialized (
+    select id, queue_id from (
+      select id, queue_id, is_last, row_number() over (order by priority, run_at, id) as place
+      from (
+        select *, null::int as queue_id from free
+        union all
+        select *, null from unflagged
+        union all
+        select id, priority, run_at, is_last, queue_id from runs where turn = 1 and is_unbroken
+      ) as candidate
     ) as candidate
     where place <= max_jobs and (place <= max_start or not is_last)
+  ), chosen as materialized (
+    select id from first
+    union all
+    select runs.id from runs
+    where turn > 1 and is_unbroken and queue_id in (select first.queue_id from first where first.queue_id is not null)
   ), holder as materialized (
     select from "graphile_worker"._private_kongtask_pools
     where id = pool and exists (select from chosen)
@@ -806,7 +917,7 @@ begin
   union all
   select null, null, null, null, null, null, null, null, null, null, null, null, null,
     case when forbidden_flags is null then exists (select from heads) else exists (select from allowed) end
-      or exists (select from queue_heads),
+      or exists (select from queue_heads) or exists (select from walk where steps >= max_jobs + 50),
     (
       select extract(epoch from least(
         (
@@ -818,11 +929,15 @@ begin
           ) as next
         ),
         (
-          select min(next.run_at) from free_queue_lanes as lane cross join lateral (
-            select run_at from "graphile_worker"._private_jobs
-            where job_queue_id = lane.queue_id and priority = lane.priority and is_available and run_at > now()
-              and task_id in (select tasks.id from tasks)
-            order by run_at nulls first limit 1
+          select min(next.run_at) from queue_lanes as lane cross join lateral (
+            select waiting.run_at from (
+              select job_queue_id, run_at from "graphile_worker"._private_jobs
+              where task_id = lane.task_id and priority = lane.priority and is_available and job_queue_id is not null
+                and run_at > now()
+              order by run_at nulls first limit 50
+            ) as waiting
+            where (select is_available from "graphile_worker"._private_job_queues where id = waiting.job_queue_id)
+            order by waiting.run_at limit 1
           ) as next
         )
       ) - now())::float8 * 1000
@@ -1329,7 +1444,7 @@ AS $function$
   returning *
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] DEFAULT NULL::bigint[])
  RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1389,10 +1504,14 @@ begin
     returning job.id, job.job_queue_id
   ), settled as (
     select id, job_queue_id from completed union all select id, job_queue_id from failed union all select * from released
+  ), kept as materialized (
+    select job_queue_id from "graphile_worker"._private_jobs
+    where id = any (held_ids) and locked_by = pool and job_queue_id is not null
   ), freed as (
     update "graphile_worker"._private_job_queues
     set locked_by = null, locked_at = null
     where id = any (array(select job_queue_id from settled)) and locked_by = pool
+      and id <> all (array(select job_queue_id from kept))
   ), announced as (
     select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
     from released having count(*) > 0
@@ -1765,7 +1884,9 @@ CREATE VIEW graphile_worker.kongtask_jobs AS
 
 CREATE INDEX jobs_claim_index ON graphile_worker._private_jobs USING btree (task_id, priority NULLS FIRST, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NULL));
 
-CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (job_queue_id, priority, run_at NULLS FIRST, id) INCLUDE (task_id) WHERE (is_available AND (job_queue_id IS NOT NULL));
+CREATE INDEX jobs_queue_due_index ON graphile_worker._private_jobs USING btree (task_id, priority NULLS FIRST, run_at NULLS FIRST, id) INCLUDE (job_queue_id) WHERE (is_available AND (job_queue_id IS NOT NULL));
+
+CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (task_id, job_queue_id, priority, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NOT NULL));
 
 INSERT INTO graphile_worker.migrations (id, breaking) VALUES
   (1, true),

@@ -64,13 +64,20 @@ export interface ClaimRequest {
   readonly pool: string
   /** The names of the tasks that the pool has handlers for. */
   readonly tasks: ReadonlyArray<string>
-  /** At most so many, 1 or more. */
+  /** At most so many, 1 or more; see `runs`. */
   readonly limit: number
   /**
    * How many of them will start at once; the others wait their turn, so that a crash charges them for nothing. Jobs on
    * their last attempt are only among the first so many. Left out: all of them.
    */
   readonly start?: number | undefined
+  /**
+   * How many jobs of a queue may be claimed at once, of each of the tasks: jobs that stand behind each other in the queue,
+   * to be executed one after the other. Where tasks mix, each job counts as its part of a whole run. `limit` counts the
+   * first one only; all queues together give 500 at most, or `limit` if that is more. The others are never on their last
+   * attempt. Left out: one each.
+   */
+  readonly runs?: ReadonlyArray<number> | undefined
   /**
    * Jobs with one of these flags are passed over. A claim looks past a bounded number of them, so that others behind
    * very many of them may need several claims to be found.
@@ -91,7 +98,8 @@ export interface Claim {
   readonly jobs: ReadonlyArray<ClaimedJob>
   /**
    * Whether jobs were due that could not be had at that moment, because others
-   * were claiming them; only said when `jobs` is empty.
+   * were claiming them, or may be due in queues that this claim did not get to;
+   * only said when `jobs` is empty.
    */
   readonly contended: boolean
   /** Milliseconds until the next waiting job is due; only said when `jobs` is empty. */
@@ -459,22 +467,27 @@ export interface Store {
    * Records outcomes of jobs that the pool holds, all in one statement, and
    * answers the ids that it did hold. The others are nobody's business any more:
    * they were released, removed, or claimed by another pool.
+   *
+   * A queue is freed with its job, unless one of `held` is another job of it that the pool holds.
    */
   readonly settle: (
     pool: string,
-    settlements: ReadonlyArray<Settlement>
+    settlements: ReadonlyArray<Settlement>,
+    held?: ReadonlyArray<Job.JobId>
   ) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
 
   /**
    * Runs an effect in a transaction of this store's client and completes the pool's job in the same one: both happen, or
    * neither. Succeeds with `None`, and without the effect's writes, when the job was not the pool's any more. When the
    * connection breaks at the commit, or gives no answer before the deadline, the job's row tells what became of it.
+   * `held` is asked for when the effect has ended, and means what it does in `settle`.
    */
   readonly completeWith: <A, E, R>(
     pool: string,
     id: Job.JobId,
     effect: Effect.Effect<A, E, R>,
-    deadline: Duration.Duration
+    deadline: Duration.Duration,
+    held?: () => ReadonlyArray<Job.JobId>
   ) => Effect.Effect<Option.Option<A>, E | KongTaskError, R>
 
   /**

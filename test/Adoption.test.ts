@@ -59,7 +59,7 @@ const ownObjects = (sql: PgClient.PgClient) =>
   Effect.map(
     sql<{ name: string }>`
       select relname::text as name from pg_class
-      where relname like '\_private\_kongtask%' or relname in ('jobs_claim_index', 'jobs_queue_index')`,
+      where relname like '\_private\_kongtask%' or relname ~ '^jobs_(claim|queue|queue_due)_index$'`,
     (rows) => rows.map(({ name }) => name)
   )
 
@@ -312,7 +312,11 @@ describe("an adoption that is interrupted", () => {
       const before = yield* functions
       const reason = yield* reasonOf(migrator.migrate)
       assert.strictEqual(reason.message, "Migration 0004_pools.sql failed and was rolled back: no DDL here.")
-      assert.deepStrictEqual((yield* ownObjects(sql)).toSorted(), ["jobs_claim_index", "jobs_queue_index"])
+      assert.deepStrictEqual((yield* ownObjects(sql)).toSorted(), [
+        "jobs_claim_index",
+        "jobs_queue_due_index",
+        "jobs_queue_index"
+      ])
       assert.deepStrictEqual(yield* functions, before)
       assert.deepStrictEqual((yield* migrator.status).applied, [])
       yield* sql`drop event trigger refuse`

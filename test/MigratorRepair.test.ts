@@ -118,7 +118,11 @@ describe("the scripts", () => {
       assert.notMatch(repeatable, /^create (?!or replace )|^(?:alter|drop|insert) /m)
       const others = scripts.migrations.filter((script) => !script.repeatable).map(({ sql }) => sql).join("\n")
       assert.notMatch(others, /\bfunction\b/)
-      assert.deepStrictEqual(scripts.indexes.map(({ name }) => name), ["jobs_claim_index", "jobs_queue_index"])
+      assert.deepStrictEqual(scripts.indexes.map(({ name }) => name), [
+        "jobs_claim_index",
+        "jobs_queue_due_index",
+        "jobs_queue_index"
+      ])
       assert.deepStrictEqual(scripts.interop.map(({ name }) => name), ["jobs_main_index", "jobs_no_queue_index"])
     }))
 })

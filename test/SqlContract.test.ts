@@ -76,7 +76,8 @@ it.layer(Database.layer(), { excludeTestServices: true })("the shape that is sha
           "identifier text, payload json, queue_name text, run_at timestamp with time zone, max_attempts smallint, " +
           "job_key text, priority smallint, flags text[]",
         checks: "job_queues_queue_name_check, jobs_key_check, jobs_max_attempts_check, tasks_identifier_check",
-        indexes: "_private_jobs_key_key, _private_jobs_pkey, jobs_claim_index, jobs_queue_index"
+        indexes: "_private_jobs_key_key, _private_jobs_pkey, jobs_claim_index, jobs_queue_due_index, " +
+          "jobs_queue_index"
       })
     }))
 

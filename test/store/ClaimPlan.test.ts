@@ -131,7 +131,11 @@ layer(Server.layer, { timeout: 60_000, excludeTestServices: true })("the plan of
             function*(when: string, { work }: Effect.Success<ReturnType<typeof session>>) {
               const reads = yield* readsDuring(work)
               const claim = reads.find(({ query }) => query.includes("skip locked"))
-              assert.includeMembers([...claim?.indexes ?? []], ["jobs_claim_index", "jobs_queue_index"], when)
+              assert.includeMembers([...claim?.indexes ?? []], [
+                "jobs_claim_index",
+                "jobs_queue_due_index",
+                "jobs_queue_index"
+              ], when)
               for (const { indexes, tables } of reads) {
                 assert.deepStrictEqual(tables, [], when)
                 assert.notInclude(indexes, "jobs_main_index", when)

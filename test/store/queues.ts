@@ -1,6 +1,7 @@
 /** Named queues: one job at a time, whoever claims. */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import type * as Job from "../../src/Job.ts"
 import type { Store } from "../../src/JobStore.ts"
 import { failed, ids, type It, makePool, running, scene, spec, specs, unique } from "./harness.ts"
 
@@ -62,6 +63,98 @@ export const queues = (it: It) => {
         yield* store.settle(pool, jobs.map(({ id }) => ({ _tag: "Completed", id })))
       }
       assert.deepStrictEqual(order, [4, 1, 0, 5].map((place) => jobs[place]!.id))
+    }))
+
+  it.effect("are claimed with a run of jobs, in their order, as long as is asked for", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const slow = unique("task")
+      const queueName = unique("queue")
+      const jobs = yield* store.addMany([
+        ...specs(task, 3, { queueName }),
+        spec(slow, { queueName }),
+        ...specs(task, 3, { queueName }),
+        spec(task, { queueName, priority: -1 }),
+        spec(task, { queueName, delay: 60_000, priority: -2 })
+      ])
+      const claim = (runs: ReadonlyArray<number>) =>
+        Effect.map(store.claim({ pool, tasks: [task, slow], limit: 1, runs }), ({ jobs }) => ids(jobs))
+      const settle = (settled: ReadonlyArray<Job.JobId>) =>
+        store.settle(pool, settled.map((id) => ({ _tag: "Completed", id })))
+      const expected = [7, 0, 1, 2, 3, 4, 5, 6].map((place) => jobs[place]!.id)
+      const first = yield* claim([4, 1])
+      assert.deepStrictEqual(first, expected.slice(0, 4))
+      assert.deepStrictEqual(yield* claim([4, 1]), [])
+      yield* settle(first)
+      // The slow job is a whole run.
+      const second = yield* claim([4, 1])
+      assert.deepStrictEqual(second, expected.slice(4, 5))
+      yield* settle(second)
+      assert.deepStrictEqual(yield* claim([100, 1]), expected.slice(5))
+    }))
+
+  it.effect("give a run to the place of one job, beside jobs without a queue", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const names = [unique("queue"), unique("queue")]
+      yield* store.addMany([...names.flatMap((queueName) => specs(task, 10, { queueName })), ...specs(task, 5)])
+      const { jobs } = yield* store.claim({ pool, tasks: [task], limit: 4, runs: [5] })
+      assert.deepStrictEqual(
+        jobs.map(({ queueName }) => queueName),
+        [...names.flatMap((name) => Array.from({ length: 5 }, () => name)), undefined, undefined]
+      )
+    }))
+
+  it.effect("put no job on its last attempt behind another", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const queueName = unique("queue")
+      const jobs = yield* store.addMany([
+        spec(task, { queueName, maxAttempts: 1 }),
+        ...specs(task, 2, { queueName }),
+        spec(task, { queueName, maxAttempts: 1 }),
+        spec(task, { queueName })
+      ])
+      const claim = (start: number) => store.claim({ pool, tasks: [task], limit: 5, start, runs: [10] })
+      assert.deepStrictEqual((yield* claim(0)).jobs, [])
+      const first = ids((yield* claim(1)).jobs)
+      assert.deepStrictEqual(first, ids(jobs.slice(0, 3)))
+      yield* store.settle(pool, first.map((id) => ({ _tag: "Completed", id })))
+      assert.deepStrictEqual(ids((yield* claim(5)).jobs), ids(jobs.slice(3)))
+    }))
+
+  it.effect("are kept for the jobs that their holder names, and freed with the last", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, store, task } = yield* scene
+      const queueName = unique("queue")
+      yield* store.addMany(specs(task, 4, { queueName }))
+      const { jobs: [a, b, c] } = yield* store.claim({ pool, tasks: [task], limit: 1, runs: [3] })
+      const next = Effect.map(other.claim({ pool: otherPool, tasks: [task], limit: 5, runs: [5] }), ({ jobs }) =>
+        ids(jobs))
+      yield* store.settle(pool, [{ _tag: "Failed", id: a!.id, error: "later", retryIn: 0 }], [b!.id, c!.id])
+      assert.deepStrictEqual(yield* next, [])
+      yield* store.settle(pool, [{ _tag: "Released", id: c!.id, attempt: 1 }], [b!.id])
+      assert.deepStrictEqual(yield* next, [])
+      // Another pool's job and one that is not held keep nothing.
+      const foreign = yield* running(other, otherPool, unique("task"))
+      yield* store.settle(pool, [{ _tag: "Completed", id: b!.id }], [a!.id, c!.id, foreign.id])
+      assert.lengthOf(yield* next, 3)
+    }))
+
+  it.effect("are released with their whole run when their pool dies, or does not know the jobs", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const queueName = unique("queue")
+      const jobs = yield* store.addMany(specs(task, 4, { queueName }))
+      const claim = (from: string) =>
+        Effect.map(store.claim({ pool: from, tasks: [task], limit: 5, runs: [3] }), ({ jobs }) => ids(jobs))
+      assert.lengthOf(yield* claim(pool), 3)
+      yield* store.releaseUnknown(pool, [jobs[1]!.id])
+      assert.deepStrictEqual(yield* claim(pool), [])
+      yield* store.settle(pool, [{ _tag: "Completed", id: jobs[1]!.id }])
+      assert.deepStrictEqual(yield* claim(pool), ids([jobs[0]!, jobs[2]!, jobs[3]!]))
+      yield* store.forceUnlock([pool])
+      assert.deepStrictEqual(yield* claim(yield* makePool(store)), ids([jobs[0]!, jobs[2]!, jobs[3]!]))
     }))
 
   it.effect("run beside each other", () =>
@@ -138,12 +231,12 @@ export const queues = (it: It) => {
       const work = Effect.fnUntraced(function*(store: Store) {
         const pool = yield* makePool(store)
         while (left > 0) {
-          const { jobs } = yield* store.claim({ pool, tasks: [task], limit: 3 })
-          for (const { payload, queueName } of jobs) {
-            if (busy.has(queueName!)) overlaps++
-            busy.add(queueName!)
-            order.get(queueName!)?.push(payload)
+          const { jobs } = yield* store.claim({ pool, tasks: [task], limit: 3, runs: [4] })
+          for (const queueName of new Set(jobs.map((job) => job.queueName!))) {
+            if (busy.has(queueName)) overlaps++
+            busy.add(queueName)
           }
+          for (const { payload, queueName } of jobs) order.get(queueName!)?.push(payload)
           left -= jobs.length
           for (const job of jobs) busy.delete(job.queueName!)
           const settled = yield* store.settle(pool, jobs.map(({ id }) => ({ _tag: "Completed", id })))

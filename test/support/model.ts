@@ -150,7 +150,7 @@ export class Model {
   }
 
   /** What a claim may find. Nothing changes yet. */
-  claim(pool: string, tasks: ReadonlyArray<string>, limit: number, start: number): Claimed {
+  claim(pool: string, tasks: ReadonlyArray<string>, limit: number, start: number, run: number): Claimed {
     const available = [...this.jobs.values()].filter((job) =>
       this.isWaiting(job) && tasks.includes(job.task) && (job.queueName === undefined || !this.isBusy(job.queueName))
     ).toSorted(byOrder)
@@ -159,6 +159,14 @@ export class Model {
       job.queueName !== undefined && job === due.find((first) => first.queueName === job.queueName)
     )
     const free = due.filter((job) => job.queueName === undefined)
+    const isLast = (job: ModelJob) => job.attempts + 1 >= job.maxAttempts
+    const behind = (head: ModelJob) => {
+      const others = due.filter((job) =>
+        job !== head && job.queueName !== undefined && job.queueName === head.queueName
+      )
+      const last = others.findIndex(isLast)
+      return others.slice(0, Math.min(run - 1, last === -1 ? Infinity : last))
+    }
     const headOf = (job: ModelJob) => free.find((other) => other.task === job.task && other.priority === job.priority)!
     const choose = (order: ReadonlyArray<string>) => {
       const byLane = free.toSorted((a, b) =>
@@ -166,7 +174,9 @@ export class Model {
         order.indexOf(a.task) - order.indexOf(b.task) || byOrder(a, b)
       )
       return [...byLane.slice(0, limit), ...queued.slice(0, limit)].toSorted(byOrder)
-        .filter((job, place) => place < limit && (place < start || job.attempts + 1 < job.maxAttempts))
+        .filter((job, place) => place < limit && (place < start || !isLast(job)))
+        .flatMap((job) => [job].concat(behind(job)))
+        .toSorted(byOrder)
         .map((job) => job.id)
     }
     return {

@@ -55,6 +55,8 @@ const Claim = Schema.Struct({
   limit: Schema.Literals([1, 2, 3, 5]),
   /** How many start at once: all, or fewer. */
   start: Schema.Literals([10, 10, 10, 1, 0]),
+  /** How many jobs of a queue at once. */
+  run: Schema.Literals([1, 2, 3]),
   beat: Schema.Boolean,
   late: Schema.Literals([false, false, false, false, false, false, false, true])
 })

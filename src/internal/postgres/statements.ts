@@ -147,13 +147,13 @@ export const make = (schema: string) => ({
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
 
   /**
-   * $1 pool, $2 tasks, $3 limit, $4 how many start at once, $5 forbidden flags. One row a claimed job, or one
-   * that says why there is none.
+   * $1 pool, $2 tasks, $3 limit, $4 how many start at once, $5 forbidden flags, $6 how long runs are. One row
+   * a claimed job, or one that says why there is none.
    */
   claim: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
       flags, contended, next_due_in
-    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[])`,
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])`,
 
   /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. */
   lockBatch: `
@@ -211,17 +211,20 @@ export const make = (schema: string) => ({
   claimAndBeat: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
       flags, contended, next_due_in, false as beat, null::text as dead_pool, null::text as cancelled_job
-    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[])
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])
     union all
     select null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, true, dead_pool,
       cancelled_job
     from ${schema}._private_kongtask_heartbeat($1::text)`,
 
-  /** $1 pool; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases. One row a settled job. */
+  /**
+   * $1 pool; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases; $6 ids of held jobs that keep their queues. One
+   * row a settled job.
+   */
   settle: `
     select settled::text as id
     from ${schema}._private_kongtask_settle(
-      $1::text, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json
+      $1::text, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json, $6::text[]::int8[]
     ) as settled`,
 
   /** $1 pool, $2 id. Waits for a transaction in flight that deletes the job. Primary key. */

@@ -82,13 +82,22 @@ const makeStore = Effect.fnUntraced(function*(
 
   const { add, addMany } = yield* Adding.make({ sql, statements })
 
-  const claim: Store["claim"] = Effect.fnUntraced(function*({ beat, forbiddenFlags = [], limit, pool, start, tasks }) {
+  const claim: Store["claim"] = Effect.fnUntraced(function*({
+    beat,
+    forbiddenFlags = [],
+    limit,
+    pool,
+    runs,
+    start,
+    tasks
+  }) {
     const rows = yield* run<ClaimRow | BeatRow>("claim", beat === true ? statements.claimAndBeat : statements.claim, [
       pool,
       tasks,
       limit,
       start ?? limit,
-      forbiddenFlags.length === 0 ? null : forbiddenFlags
+      forbiddenFlags.length === 0 ? null : forbiddenFlags,
+      runs ?? null
     ])
     const claimed: Array<ClaimedRow> = []
     const beats: Array<BeatRow> = []
@@ -159,14 +168,15 @@ const makeStore = Effect.fnUntraced(function*(
       )),
     claim,
     ...(isEmbedded(client) ? noBatches : Batches.make({ sql, statements, failure, run })),
-    settle: Effect.fnUntraced(function*(pool, settlements) {
+    settle: Effect.fnUntraced(function*(pool, settlements, held = []) {
       const { cancelled, completed, failures, releases } = partition(settlements)
       const rows = yield* run<{ readonly id: Job.JobId }>("settle", statements.settle, [
         pool,
         completed,
         cancelled,
         failures,
-        releases
+        releases,
+        held
       ])
       return new Set(rows.map((row) => row.id))
     }),

@@ -31,11 +31,19 @@ export const make = ({ failure, sql, statements }: {
   readonly statements: ReturnType<typeof Statements.make>
   readonly failure: (operation: string) => (error: SqlError) => KongTaskError
 }): Store["completeWith"] =>
-<A, E, R>(pool: string, id: JobId, effect: Effect.Effect<A, E, R>, deadline: Duration.Duration) =>
+<A, E, R>(
+  pool: string,
+  id: JobId,
+  effect: Effect.Effect<A, E, R>,
+  deadline: Duration.Duration,
+  held: () => ReadonlyArray<JobId> = () => []
+) =>
   Effect.suspend(() => {
     let exit: Exit.Exit<A, E> | undefined
     const complete = Effect.filterOrFail(
-      sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]"]),
+      Effect.suspend(() =>
+        sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]", held()])
+      ),
       (rows) => rows.length > 0,
       () => "taken" as const
     ).pipe(

@@ -24,7 +24,12 @@ const maxDelayMillis = Duration.toMillis(Duration.days(365_250))
 
 /** A registration made ready to run: codecs derived and options resolved once a worker, not once a job. */
 export interface Runner {
-  readonly attempt: (job: ClaimedJob, pool: string) => Effect.Effect<Ending>
+  readonly attempt: (
+    job: ClaimedJob,
+    pool: string,
+    /** The other jobs of its queue that the pool holds, when it ends. */
+    held?: () => ReadonlyArray<Job.JobId>
+  ) => Effect.Effect<Ending>
   /** How long an attempt may take, in milliseconds; whoever runs it interrupts it then. */
   readonly timeoutMillis: number
   /** The end of an attempt that was interrupted for that. */
@@ -189,9 +194,9 @@ export const makeRunner = (
   const hasFailed = (job: ClaimedJob, cause: Cause.Cause<Failure.AttemptError>): Effect.Effect<Ending> =>
     Effect.map(failed(job, cause), (settlement) => ({ settlement }))
 
-  const attempt = (job: ClaimedJob, pool: string): Effect.Effect<Ending> =>
+  const attempt = (job: ClaimedJob, pool: string, held?: () => ReadonlyArray<Job.JobId>): Effect.Effect<Ending> =>
     isTransactional
-      ? completeWith(pool, job.id, run(job), commitTimeout).pipe(
+      ? completeWith(pool, job.id, run(job), commitTimeout, held).pipe(
         Effect.catchIf(isKongTaskError, (error) => Effect.fail(new Failure.TransactionFailed({ error }))),
         Effect.matchCauseEffect({
           onFailure: (cause) => hasFailed(job, cause),
@@ -214,7 +219,7 @@ export const makeRunner = (
     })
 
   return {
-    attempt: (job, pool) => told(job, attempt(job, pool)),
+    attempt: (job, pool, held) => told(job, attempt(job, pool, held)),
     timeoutMillis: Duration.toMillis(timeout),
     timedOut: (job) => told(job, Effect.suspend(() => hasFailed(job, Cause.fail(new Failure.TimedOut({ timeout }))))),
     mayBatch: !isTransactional && options.delivery !== "durable"

@@ -12,6 +12,8 @@ export interface Durations {
   readonly observe: (task: string, millis: number) => void
   /** The average of a task that has lately been short; `undefined` of any other. */
   readonly short: (task: string) => number | undefined
+  /** The average of any task; `undefined` of one that has not run yet. */
+  readonly average: (task: string) => number | undefined
 }
 
 export const make = (): Durations => {
@@ -30,6 +32,7 @@ export const make = (): Durations => {
     short: (task) => {
       const seen = known.get(task)
       return seen?.isShort === true ? seen.average : undefined
-    }
+    },
+    average: (task) => known.get(task)?.average
   }
 }

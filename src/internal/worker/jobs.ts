@@ -2,6 +2,9 @@
  * The jobs that a pool has claimed: the running ones, one fiber each, and a
  * small buffer of those that start as soon as a handler ends.
  *
+ * Jobs of a named queue come in runs: the next one of a run starts when the one
+ * before it has ended, in the same slot.
+ *
  * The buffer adapts: it holds what the pool has lately finished in 100 ms, so
  * that quick handlers never wait for a claim and slow ones hoard nothing. What
  * is not started in time goes back.
@@ -21,11 +24,13 @@ import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement } from "../../JobStore.ts"
 import type { Ending, Runner } from "./attempt.ts"
 import type * as Durations from "./durations.ts"
+import * as Runs from "./runs.ts"
 import type { Outcome } from "./settler.ts"
 
 /** How much work may wait in the buffer, in milliseconds of the pool's measured pace, and in jobs. */
 const prefetchMillis = 100
 const maxPrefetch = 500
+const maxRun = 200
 
 /** How long a job may wait in the buffer before it goes back. */
 const maxWaitMillis = 500
@@ -34,8 +39,21 @@ const maxWaitMillis = 500
 const maxWatchMillis = 3_600_000
 
 export interface Jobs {
-  /** How many jobs the next claim should ask for, some of them to wait if asked for, and how many could start at once. */
-  readonly wanted: (mayPrefetch: boolean) => { readonly start: number; readonly limit: number }
+  /**
+   * How many jobs the next claim should ask for, some of them to wait if asked for, how many could start at once, and how
+   * long a run may be, of each runner.
+   */
+  readonly wanted: (mayPrefetch: boolean) => {
+    readonly start: number
+    readonly limit: number
+    readonly runs: ReadonlyArray<number>
+  }
+  /** The jobs that keep their queues when these are recorded. */
+  readonly beside: (jobs: ReadonlyArray<ClaimedJob>) => ReadonlyArray<JobId>
+  /** Takes note that a job's outcome is recorded, or never will be. Answers false when its queue may be held for nothing. */
+  readonly forget: (job: ClaimedJob) => boolean
+  /** Whether outcomes of the queue are still to be recorded. */
+  readonly holdsQueue: (queueName: string) => boolean
   /** Buffers nothing until a handler has ended: what is left to claim must not wait. */
   readonly pausePrefetch: Effect.Effect<void>
   /** Waits until the next claim is worth while. Gives stale jobs back in the meantime. */
@@ -96,7 +114,7 @@ export const make = Effect.fnUntraced(function*(options: {
   const clock = yield* Clock.Clock
   const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const hasDemand = yield* Latch.make(true)
-  let buffer: Array<{ readonly job: ClaimedJob; readonly since: number }> = []
+  let buffer: Array<Runs.Waiting> = []
   let running = 0
   let isStopping = false
 
@@ -114,6 +132,7 @@ export const make = Effect.fnUntraced(function*(options: {
   }
 
   const started = new Map<JobId, { readonly task: string; readonly at: number; readonly deadline: number }>()
+  const runs = Runs.make((id) => started.has(id))
   const fibers = yield* FiberMap.make<JobId, void, never>()
   const fork = yield* FiberMap.runtime(fibers)<never>()
 
@@ -150,22 +169,36 @@ export const make = Effect.fnUntraced(function*(options: {
     onOutcome({ job, settlement: { _tag: "Cancelled", id: job.id, reason: undefined }, millis })
 
   const target = () => Math.floor(pace)
-  const hasRoom = () => running < concurrency || buffer.length * 2 < target()
+  const waiting = () => buffer.length + runs.waiting()
+  const hasRoom = () => running < concurrency || waiting() * 2 < target()
+
+  const runLength = (task: string) =>
+    Math.floor(Math.max(1, Math.min(maxRun, prefetchMillis / (durations.average(task) ?? prefetchMillis))))
+
+  /** Puts the next job of the queue, if one waits, where it starts first. */
+  const goOn = (job: ClaimedJob) => {
+    const next = runs.next(job)
+    if (next !== undefined) buffer.unshift(next)
+  }
 
   const run = (job: ClaimedJob, runner: Runner) =>
-    Effect.flatMap(Effect.exit(Effect.interruptible(runner.attempt(job, pool))), (exit) => {
+    Effect.flatMap(Effect.exit(Effect.interruptible(runner.attempt(job, pool, () => runs.beside([job])))), (exit) => {
       running--
       finished++
       const now = nowMillis()
       const millis = now - (started.get(job.id)?.at ?? now)
       durations.observe(job.task, millis)
       const ended = Effect.flatMap(conclude(job, exit, millis), (outcome): Effect.Effect<void> => {
-        if (outcome === undefined) return Effect.void
+        if (outcome === undefined) {
+          runs.forget(job)
+          return Effect.void
+        }
         const isRecorded = Exit.isSuccess(exit) ? exit.value.isRecorded : undefined
         if (isRecorded === undefined) onOutcome(outcome)
         else onRecorded(outcome, isRecorded)
         return Effect.void
       })
+      goOn(job)
       fill()
       return ended
     })
@@ -204,7 +237,10 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const start = (job: ClaimedJob) => {
     const runner = runners.get(job.task)
-    if (runner === undefined) return release(job)
+    if (runner === undefined) {
+      release(job)
+      return goOn(job)
+    }
     running++
     begin(job)
     // Uninterruptible but for the handler: an interruption before its first step must give the job back too.
@@ -214,7 +250,7 @@ export const make = Effect.fnUntraced(function*(options: {
   // A handler may end before `start` returns, and fill again: the outer call does it.
   let isFilling = false
   const fill = () => {
-    if (!isFilling && !isStopping) {
+    if (!isFilling && !isStopping && !isLost()) {
       isFilling = true
       while (running < concurrency && buffer.length > 0) start(buffer.shift()!.job)
       isFilling = false
@@ -222,13 +258,18 @@ export const make = Effect.fnUntraced(function*(options: {
     if (hasRoom()) hasDemand.openUnsafe()
   }
 
+  const isAheadOf = (job: ClaimedJob) => (other: ClaimedJob) => other.queueName === job.queueName
+
   const giveBackStale = Effect.sync(() => {
     const now = nowMillis()
     const fresh = buffer.findIndex((entry) => now - entry.since < maxWaitMillis)
     const count = fresh === -1 ? buffer.length : fresh
-    if (count === 0) return
-    for (const { job } of buffer.slice(0, count)) release(job)
+    const stale = buffer.slice(0, count).map(({ job }) => job)
     buffer = buffer.slice(count)
+    const behind = runs.withdraw(({ job, since }) => now - since >= maxWaitMillis || stale.some(isAheadOf(job)))
+    if (stale.length + behind.length === 0) return
+    stale.forEach(runs.next)
+    for (const job of [...stale, ...behind]) release(job)
     pace = 0
   })
 
@@ -238,7 +279,7 @@ export const make = Effect.fnUntraced(function*(options: {
       isStopping = true
       onStopping(running)
       if (isLost()) return
-      for (const { job } of buffer) release(job)
+      for (const job of [...buffer.map(({ job }) => job), ...runs.withdraw(() => true)]) release(job)
       buffer = []
       const ended = Effect.raceFirst(FiberMap.awaitEmpty(fibers), Effect.raceFirst(lost, hurry))
       yield* Effect.timeoutOption(ended, shutdownTimeout)
@@ -251,8 +292,12 @@ export const make = Effect.fnUntraced(function*(options: {
     wanted: (mayPrefetch) => {
       measure()
       const start = Math.max(0, concurrency - running)
-      return { start, limit: Math.max(1, start + (mayPrefetch ? target() : 0) - buffer.length) }
+      const ahead = Math.max(0, (mayPrefetch ? target() : 0) - waiting())
+      return { start, limit: Math.max(1, start + ahead), runs: Array.from(runners.keys(), runLength) }
     },
+    beside: runs.beside,
+    forget: runs.forget,
+    holdsQueue: runs.holds,
     freeSlots: () => buffer.length > 0 ? 0 : Math.max(0, concurrency - running),
     inSlot: (effect) => {
       running++
@@ -275,7 +320,7 @@ export const make = Effect.fnUntraced(function*(options: {
       yield* giveBackStale
       while (!hasRoom()) {
         hasDemand.closeUnsafe()
-        yield* buffer.length === 0
+        yield* waiting() === 0
           ? hasDemand.await
           : Effect.andThen(Effect.timeoutOption(hasDemand.await, Duration.millis(maxWaitMillis)), giveBackStale)
       }
@@ -286,28 +331,34 @@ export const make = Effect.fnUntraced(function*(options: {
     accept: (jobs) =>
       Effect.sync(() => {
         const since = nowMillis()
-        buffer = buffer.concat(jobs.map((job) => ({ job, since })))
+        buffer = buffer.concat(jobs.map((job) => ({ job, since })).filter(runs.accept))
         fill()
       }),
     cancel: (ids) =>
       Effect.forEach(ids, (id) => {
-        const waiting = buffer.find((entry) => entry.job.id === id)
-        if (waiting !== undefined) {
-          buffer = buffer.filter((entry) => entry !== waiting)
-          return Effect.sync(() => cancelled(waiting.job, 0))
+        const ready = buffer.find((entry) => entry.job.id === id)
+        if (ready !== undefined) {
+          buffer = buffer.filter((entry) => entry !== ready)
+          return Effect.sync(() => {
+            cancelled(ready.job, 0)
+            goOn(ready.job)
+            fill()
+          })
         }
+        const [behind] = runs.withdraw(({ job }) => job.id === id)
+        if (behind !== undefined) return Effect.sync(() => cancelled(behind, 0))
         if (!FiberMap.hasUnsafe(fibers, id)) return Effect.void
         cancelling.add(id)
         return Effect.andThen(FiberMap.remove(fibers, id), Effect.sync(() => void cancelling.delete(id)))
       }, { concurrency: "unbounded", discard: true }),
-    holds: (id) => started.has(id) || buffer.some(({ job }) => job.id === id),
-    maxSleep: () => buffer.length === 0 ? Infinity : maxWaitMillis,
-    ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id)],
+    holds: (id) => started.has(id) || buffer.some(({ job }) => job.id === id) || runs.waitingIds().includes(id),
+    maxSleep: () => waiting() === 0 ? Infinity : maxWaitMillis,
+    ids: () => [...Array.from(fibers, ([id]) => id), ...buffer.map(({ job }) => job.id), ...runs.waitingIds()],
     running: () => Array.from(started, ([id, { task }]) => `${task} ${id}`),
     runningFor: (millis) => {
       const latest = nowMillis() - millis
       return Array.from(started).flatMap(([id, { at }]) => at <= latest ? [id] : [])
     },
-    isEmpty: () => running === 0 && buffer.length === 0
+    isEmpty: () => running === 0 && waiting() === 0
   }
 })

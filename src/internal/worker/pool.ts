@@ -68,6 +68,9 @@ export type End =
 /** How long a claim waits before it looks again for jobs that others were claiming. */
 const contendedMillis = 50
 
+/** How long a claim waits for the end of a run when there was nothing else to claim. */
+const runMillis = 10
+
 /** However short the handlers' time, what they have done is worth some seconds to record. */
 const minFlushTimeout = Duration.seconds(5)
 
@@ -101,6 +104,7 @@ export const run = Effect.fnUntraced(function*(
   let hasUnsettled = () => false
   let running: () => ReadonlyArray<string> = () => []
   let cancel: Jobs.Jobs["cancel"] = () => Effect.void
+  let beside: Jobs.Jobs["beside"] = () => []
 
   const unavailable = (error: KongTaskError) =>
     Effect.sync(() => publish(new WorkerEvent.DatabaseUnavailable({ pool: id, error })))
@@ -144,9 +148,12 @@ export const run = Effect.fnUntraced(function*(
     const { job, settlement } = outcome
     tally(settlement, isRecorded)
     if (isHeard()) publish(settledEvent(id, outcome, isRecorded))
-    if (!isRecorded) doubtNow()
-    // A retry may be due before anything else; the next job of a queue is due now.
-    const isNews = once || settlement._tag === "Failed" || settlement._tag === "Snoozed" || job.queueName !== undefined
+    // Two outcomes of a queue that are recorded at the same moment may each leave it to the other.
+    const isFreed = jobs.forget(job)
+    if (!isRecorded || !isFreed) doubtNow()
+    // A retry may be due before anything else; the next job of a queue that is free now is due.
+    const isNews = once || settlement._tag === "Failed" || settlement._tag === "Snoozed" ||
+      (job.queueName !== undefined && !jobs.holdsQueue(job.queueName))
     if (isNews) wake.openUnsafe()
   }
 
@@ -158,13 +165,15 @@ export const run = Effect.fnUntraced(function*(
     store,
     pool: id,
     answered,
+    beside: (settling) => beside(settling),
     exclusively: claims.withPermit,
     isHeldAgain: (jobId) => holds(jobId),
     onUnavailable: unavailable,
     onDied,
     isLost,
     handOn: (outcomes) => {
-      legacy.push(...outcomes.map((outcome) => ({ formerPool: id, ...outcome })))
+      const formerHeld = beside(outcomes.map(({ job }) => job))
+      legacy.push(...outcomes.map((outcome) => ({ formerPool: id, formerHeld, ...outcome })))
     },
     flushTimeout: Duration.max(settings.shutdownTimeout, minFlushTimeout),
     onSettled
@@ -196,6 +205,7 @@ export const run = Effect.fnUntraced(function*(
   holds = jobs.holds
   running = jobs.running
   cancel = jobs.cancel
+  beside = jobs.beside
 
   const batches = store.capabilities.batch && settings.mayBatch
     ? yield* Batches.make({
@@ -240,6 +250,9 @@ export const run = Effect.fnUntraced(function*(
   }
 
   const pollMillis = Duration.toMillis(settings.pollInterval)
+  // Batches are for jobs without a queue; where there are none of these, they are no reason not to prefetch.
+  let foundOnlyQueued = false
+  const mayPrefetch = () => foundOnlyQueued || batches?.areWorthwhile() !== true
   const claim = (forbiddenFlags: ReadonlyArray<string>, wasIdle: boolean) =>
     Effect.gen(function*() {
       if (isInDoubt) {
@@ -247,7 +260,7 @@ export const run = Effect.fnUntraced(function*(
         isInDoubt = false
       }
       wake.closeUnsafe()
-      const wanted = jobs.wanted(batches?.areWorthwhile() !== true)
+      const wanted = jobs.wanted(mayPrefetch())
       // An idle pool sends one statement a poll interval, its heartbeats included.
       const beat = wasIdle && lease.isDueWithin(pollMillis * maxJitter)
       const sentAt = machineMillis()
@@ -290,10 +303,13 @@ export const run = Effect.fnUntraced(function*(
       const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
       const { contended, jobs: claimed, limit, millis, nextDueIn, start } = yield* claim(flags, wasIdle)
       wasIdle = false
-      lastFull = claimed.length >= limit ? { jobs: claimed, millis } : undefined
+      foundOnlyQueued = claimed.length > 0 && claimed.every((job) => job.queueName !== undefined)
+      lastFull = claimed.length >= limit && !foundOnlyQueued ? { jobs: claimed, millis } : undefined
       if (claimed.length > 0) {
         publish(new WorkerEvent.JobsClaimed({ pool: id, count: claimed.length }))
         contendedInARow = 0
+        const hasAll = foundOnlyQueued && new Set(claimed.map((job) => job.queueName)).size < limit
+        if (hasAll) yield* Effect.timeoutOption(wake.await, Duration.millis(runMillis))
         continue
       }
       // Due, but not to be had for the buffer: jobs on their last attempt.

@@ -29,6 +29,8 @@ export interface Outcome {
   readonly isLate?: boolean | undefined
   /** The pool that claimed the job, when that was lost before it had recorded the outcome. */
   readonly formerPool?: string | undefined
+  /** The jobs that still keep that pool's queues. */
+  readonly formerHeld?: ReadonlyArray<JobId> | undefined
 }
 
 export interface Settler {
@@ -47,6 +49,8 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly pool: string
   /** Gives a statement up that gets no answer. */
   readonly answered: <A>(statement: Effect.Effect<A, KongTaskError>) => Effect.Effect<A, KongTaskError>
+  /** The jobs that keep their queues when these are recorded. */
+  readonly beside: (jobs: ReadonlyArray<ClaimedJob>) => ReadonlyArray<JobId>
   /** Excludes claims in the meantime. */
   readonly exclusively: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
   /** Whether this pool has claimed the job again since its outcome was known. */
@@ -62,7 +66,7 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly onSettled: (outcome: Outcome, isRecorded: boolean) => void
   readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Settler, never, Scope.Scope> {
-  const { answered, exclusively, flushTimeout, handOn, isHeldAgain, isLost, onDied, onSettled } = options
+  const { answered, beside, exclusively, flushTimeout, handOn, isHeldAgain, isLost, onDied, onSettled } = options
   const { onUnavailable, pool, store } = options
   const queue = yield* Queue.make<Outcome, Cause.Done>()
   const keptUp = yield* Latch.make(true)
@@ -94,7 +98,11 @@ export const make = Effect.fnUntraced(function*(options: {
     answered(
       outcomes[0]?.isLate === true
         ? store.settleLate(pool, outcomes)
-        : store.settle(outcomes[0]?.formerPool ?? pool, outcomes.map((outcome) => outcome.settlement))
+        : store.settle(
+          outcomes[0]?.formerPool ?? pool,
+          outcomes.map(({ settlement }) => settlement),
+          outcomes[0]?.formerHeld ?? beside(outcomes.map(({ job }) => job))
+        )
     )
 
   const settle = (outcomes: ReadonlyArray<Outcome>): Effect.Effect<void> =>
