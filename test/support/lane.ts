@@ -46,7 +46,7 @@ export const make = (): Lane => {
         (batch) => lane.opened(batch)
       )
     },
-    settle: (pool, settlements) => lane.settle(store.settle)(pool, settlements),
+    settle: (pool, settlements, held) => lane.settle(store.settle)(pool, settlements, held),
     dedicated: Effect.map(store.dedicated, watched)
   })
   const store = Layer.effect(
