@@ -182,6 +182,8 @@ export interface Batch {
   readonly jobs: ReadonlyArray<ClaimedJob>
   /** Whether they are as many as were asked for. */
   readonly isFull: boolean
+  /** How large their payloads are together, in characters of JSON. */
+  readonly size: number
   /** The place of the last one, when they are all of one task and priority. */
   readonly last: Place | undefined
   /**

@@ -6,7 +6,7 @@ import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { partition } from "./outcomes.ts"
-import { toBatched } from "./rows.ts"
+import { type BatchRow, toBatched } from "./rows.ts"
 import type * as Statements from "./statements.ts"
 
 /** How long a batch may take to end that nobody wants any more; the server ends it in the same time. */
@@ -74,7 +74,8 @@ export const make = ({ failure, run, sql, statements }: {
           after.id,
           limit
         ])
-      const held = toBatched((yield* rows) as never, after === undefined ? tasks : [after.task])
+      const read = (yield* rows) as ReadonlyArray<BatchRow>
+      const held = toBatched(read, after === undefined ? tasks : [after.task])
       const inTheWay = held.findIndex((job) => !mayBeHeld(job))
       let jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
       if (jobs.length > 0) {
@@ -97,6 +98,7 @@ export const make = ({ failure, run, sql, statements }: {
       return {
         jobs,
         isFull: jobs.length === limit,
+        size: read.reduce((size, { payload }) => size + payload.length, 0),
         last: jobs.every((job) => job.task === jobs[0]?.task && job.priority === jobs[0]?.priority)
           ? jobs.at(-1)?.place
           : undefined,

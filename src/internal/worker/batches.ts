@@ -33,6 +33,10 @@ const maxPhaseMillis = 1_000
 const claimsPerPhase = 10
 
 const maxBatch = 1_000
+
+/** How large the payloads of a batch may be together, in characters; nothing is known of those of the first one. */
+const maxSize = 4 * 1024 * 1024
+const firstBatch = 200
 const streams = 2
 
 /** The server ends a batch that it hears nothing of for so long: then others may have its jobs. */
@@ -79,10 +83,16 @@ export const make = (options: {
     const candidates = [...runners].filter(([, { mayBatch }]) => mayBatch).map(([task]) => task)
     const shortTasks = () => candidates.filter((task) => durations.short(task) !== undefined)
 
-    /** As many jobs as half of the budget is enough for. */
+    // The payload of a job, on the average of the last batches.
+    let payloadSize = maxSize / firstBatch
+    const weigh = ({ jobs, size }: Batch) => {
+      if (jobs.length > 0) payloadSize = (payloadSize + size / jobs.length) / 2
+    }
+
+    /** As many jobs as half of the budget is enough for, and as are not too large to be held together. */
     const sizeOf = (tasks: ReadonlyArray<string>, slots: number) => {
       const longest = tasks.reduce((longest, task) => Math.max(longest, durations.short(task) ?? 0), 0.001)
-      return Math.max(1, Math.min(maxBatch, Math.floor(slots * budgetMillis / 2 / longest)))
+      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / payloadSize, slots * budgetMillis / 2 / longest)))
     }
 
     // Where the last full batch ended: the next one need not walk over what that one has deleted. Only a hint: forgotten
@@ -118,6 +128,18 @@ export const make = (options: {
       let hasFailed = false
       isBroken = false
 
+      const held = new Set<JobId>()
+      const hold = (batch: ReadonlyArray<ClaimedJob>) =>
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            for (const { id } of batch) held.add(id)
+          }),
+          () =>
+            Effect.sync(() => {
+              for (const { id } of batch) held.delete(id)
+            })
+        )
+
       const stream = Effect.fnUntraced(function*(name: string) {
         while (!isOver && !isBroken && !isStopping && hasTime()) {
           const tasks = shortTasks()
@@ -135,6 +157,7 @@ export const make = (options: {
               return Effect.tap(
                 answeredInTime(store.batch({ pool, stream: name, tasks, limit, after: hint })),
                 (batch) => {
+                  weigh(batch)
                   after = batch.isFull ? batch.last : undefined
                   if (!batch.isFull && hint === undefined) isOver = true
                   // From when its jobs are held: the way to the database is not the handlers' time.
@@ -144,9 +167,13 @@ export const make = (options: {
               )
             }))
             if (batch === undefined) return nothing
+            // A job that another batch of this pool holds is free only because that one is lost, or has just been committed.
+            const isTwice = batch.jobs.some(({ id }) => held.has(id))
+            if (isTwice) isBroken = true
+            else yield* hold(batch.jobs)
             const handled = Effect.gen(function*() {
               if (batch.jobs.length === 0) return nothing
-              if (opened !== epoch) {
+              if (isTwice || opened !== epoch) {
                 after = undefined
                 return nothing
               }

@@ -125,11 +125,18 @@ export const make = Effect.fnUntraced(function*(options: {
       const again = yield* Effect.result(exclusively(Effect.suspend(() => {
         return write(outcomes.filter(({ job }) => !isHeldAgain(job.id)))
       })))
-      if (Result.isSuccess(again)) return yield* tell(outcomes, () => true)
-      if (!again.failure.isTransient) return yield* isolate(outcomes, again.failure)
+      if (Result.isSuccess(again)) {
+        const recorded = again.success
+        return yield* tell(outcomes, (outcome) =>
+          outcome.isLate !== true || recorded.has(outcome.job.id) || hasEnded(outcome))
+      }
+      if (!again.failure.isTransient) {
+        return yield* isolate(outcomes, again.failure)
+      }
       // One row that somebody has locked keeps all the others waiting; a database that is away does not.
       if (outcomes.length > 1 && tries > 0 && isUnanswered(again.failure)) {
-        return yield* halves(outcomes, (half) => settleAgain(half, again.failure, 0))
+        return yield* halves(outcomes, (half) =>
+          settleAgain(half, again.failure, 0))
       }
       return yield* settleAgain(outcomes, again.failure, tries + 1)
     })
