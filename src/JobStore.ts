@@ -18,8 +18,11 @@ import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import type { Scheduling } from "./internal/scheduler/storage.ts"
 import type * as Job from "./Job.ts"
 import type { KongTaskError } from "./KongTaskError.ts"
+
+export type { DueRun, KnownSchedule, RunOutcome, Scheduling, StoredRow } from "./internal/scheduler/storage.ts"
 
 /**
  * A job to add, checked and encoded.
@@ -538,6 +541,9 @@ export interface Store {
 
   /** Sends something that `notifications` announces, if it hears anything at all. */
   readonly probe: (pool: string) => Effect.Effect<void, KongTaskError>
+
+  /** What schedules need. */
+  readonly scheduling: Scheduling
 
   /** This store on a few connections of its own, which belong to the scope: for a worker. */
   readonly dedicated: Effect.Effect<Store, KongTaskError, Scope.Scope>

@@ -26,6 +26,7 @@ import {
   toJob,
   toStats
 } from "./rows.ts"
+import * as Scheduling from "./scheduling.ts"
 import { quoteIdentifier, validateSchemaName } from "./schema.ts"
 import * as Statements from "./statements.ts"
 import * as Transactional from "./transactional.ts"
@@ -235,6 +236,7 @@ const makeStore = Effect.fnUntraced(function*(
       Stream.unwrap,
       Stream.mapError(failure("listen"))
     ),
+    scheduling: Scheduling.make({ schema, run, joinsOnlyOwn }),
     dedicated: Effect.flatMap(
       Effect.mapError(derive(client, dedicatedConnections), failure("connect")),
       (dedicated) => makeStore(dedicated, schema, true)
