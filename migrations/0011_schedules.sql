@@ -29,6 +29,7 @@ declare
   added_payloads text[] := '{}';
   identifiers text[] := '{}';
   instants timestamptz[] := '{}';
+  busy text[] := '{}';
 begin
   lock table :schema._private_known_crontabs in share row exclusive mode;
 
@@ -55,6 +56,11 @@ begin
           select from :schema._private_kongtask_schedules as stored
           where stored.id = item.id and stored.revision = item.revision and not stored.is_paused
         ) then 'busy' else 'stale' end;
+      end if;
+      -- Its later instants must not be recorded before this one.
+      if outcome = 'busy' or item.id = any (busy) then
+        outcome := 'busy';
+        busy := busy || item.id;
       end if;
     end if;
 

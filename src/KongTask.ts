@@ -1,5 +1,5 @@
 /**
- * The ready-made Layers: queue, worker and migrator on one database.
+ * The ready-made Layers: queue, worker, scheduler and migrator on one database.
  *
  * - `KongTaskLive` on a `PgClient` that the program provides
  * - `KongTask.layer` the same, with options
@@ -25,6 +25,7 @@ import * as JobStore from "./JobStore.ts"
 import { ConnectionNotConfigured, InvalidConfiguration, KongTaskError } from "./KongTaskError.ts"
 import * as Migrator from "./Migrator.ts"
 import * as Queue from "./Queue.ts"
+import * as Scheduler from "./Scheduler.ts"
 import * as Worker from "./Worker.ts"
 
 /**
@@ -33,7 +34,7 @@ import * as Worker from "./Worker.ts"
  * @category models
  * @since 0.1.0
  */
-export type Services = Queue.Queue | Worker.Worker | Migrator.Migrator
+export type Services = Queue.Queue | Worker.Worker | Scheduler.Scheduler | Migrator.Migrator
 
 /**
  * @category models
@@ -77,14 +78,18 @@ const services = (
     })
   )
   // A worker that is shared with another call's services would run that one's jobs.
-  return Layer.mergeAll(Queue.Queue.layer(options), Layer.fresh(Worker.Worker.layer)).pipe(
+  return Layer.mergeAll(
+    Queue.Queue.layer(options),
+    Layer.fresh(Worker.Worker.layer),
+    Layer.fresh(Scheduler.Scheduler.layer)
+  ).pipe(
     Layer.provide(store),
     Layer.provideMerge(Migrator.Migrator.layer({ ...options, schema }))
   )
 }
 
 /**
- * Queue, worker and migrator on the program's own `PgClient`, migrated.
+ * Queue, worker, scheduler and migrator on the program's own `PgClient`, migrated.
  *
  * **Details**
  *
