@@ -2,7 +2,7 @@
  * Schedulers on a clock that stands still until a test moves it, and the jobs
  * that they add.
  */
-import { Effect, Layer, Queue as Buffer, type Scope, Stream } from "effect"
+import { Effect, type Layer, Queue as Buffer, type Scope, Stream } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Scheduler, type SchedulerEvent } from "kongtask"
