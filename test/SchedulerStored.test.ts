@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { Scheduler, Task, Worker } from "kongtask"
+import { TestClock } from "effect/testing"
+import { KongTask, Scheduler, Task, Worker } from "kongtask"
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -248,4 +249,19 @@ describe("a crontab file", () => {
         })
       )
   )
+})
+
+describe("the embedded database", () => {
+  it.live("has schedules too", () =>
+    Effect.gen(function*() {
+      yield* Test.setTime("2026-05-01T04:00:30Z")
+      yield* Scheduler.put(everyMinute({ id: "stored" }))
+      yield* Test.start({ items: [everyMinute()] })
+      yield* Test.setTime("2026-05-01T04:02:00Z")
+      assert.deepStrictEqual(Test.times(yield* Test.added(4)), ["04:01", "04:01", "04:02", "04:02"])
+    }).pipe(
+      Effect.provide(TestClock.layer({ warningDelay: "10 minutes" })),
+      Effect.scoped,
+      Effect.provide(KongTask.layerEmbedded())
+    ), 60_000)
 })

@@ -67,8 +67,6 @@ const announce = (context: Context, planned: ReadonlyArray<Planned>) => {
   if (regular.length > 0) publish(new Event.JobsScheduling({ scheduler, runs: regular.map(runOf) }))
 }
 
-const isDone = (outcome: RunOutcome["outcome"]): boolean => outcome !== "stale" && outcome !== "busy"
-
 const tell = Effect.fnUntraced(function*(
   { publish, scheduler }: Context,
   planned: ReadonlyArray<Planned>,
@@ -158,25 +156,27 @@ export const make = (context: Context): (
       const by = Duration.millis(now - first.instant.at)
       publish(new Event.TimerOverdue({ scheduler, instant: DateTime.makeUnsafe(first.instant.at), by }))
     }
-    let rest: Rest = dues.some(({ hasMore }) => hasMore) ? "more" : "none"
+    const blocked = new Map<Due.Active, "stale" | "busy">()
     for (let start = 0; start < planned.length; start += batchSize) {
-      const batch = planned.slice(start, start + batchSize)
+      const batch = planned.slice(start, start + batchSize).filter(({ due }) => !blocked.has(due.active))
+      if (batch.length === 0) continue
       announce(context, batch)
       const results = yield* Effect.withSpan(schedule(context, batch), "Scheduler.schedule", {
         attributes: { runs: batch.length }
       })
       for (const [index, { due: { active }, instant }] of batch.entries()) {
         const outcome = results[index]?.outcome
-        if (outcome === undefined || isDone(outcome)) Due.moveTo(active, instant.at)
-        else rest = outcome === "stale" ? "stale" : "busy"
+        if (outcome === "stale" || outcome === "busy") blocked.set(active, outcome)
+        else Due.moveTo(active, instant.at)
       }
       yield* tell(
         context,
         batch.filter((_, index) => results[index] !== undefined),
         results.filter((result) => result !== undefined)
       )
-      if (rest === "busy" || rest === "stale") return rest
     }
-    return rest
+    const why = new Set(blocked.values())
+    if (why.size > 0) return why.has("stale") ? "stale" : "busy"
+    return dues.some(({ hasMore }) => hasMore) ? "more" : "none"
   })
 }
