@@ -62,12 +62,13 @@ describe("four processes with one crontab, killed and started again at random", 
         const until = FastClock.millisAt(clock) + minutes * 60_000
         while (FastClock.millisAt(clock) < until) {
           yield* pause(`${yield* Random.nextIntBetween(500, 3500)} millis`)
-          const index = yield* Random.nextIntBetween(0, 3)
-          const victim = fleet[index]!
-          yield* victim.child.killGroup
-          yield* Scope.close(victim.scope, Exit.void)
-          kills++
-          fleet[index] = yield* spawn
+          // Now and then all of them.
+          const victims = ++kills % 5 === 0 ? [0, 1, 2, 3] : [yield* Random.nextIntBetween(0, 3)]
+          yield* Effect.forEach(victims, (index) => fleet[index]!.child.killGroup, { concurrency: "unbounded" })
+          for (const index of victims) {
+            yield* Scope.close(fleet[index]!.scope, Exit.void)
+            fleet[index] = yield* spawn
+          }
         }
         // Whatever the killed ones had begun is done by the last of them.
         const counted = yield* eventually(counts, {
