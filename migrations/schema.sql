@@ -112,6 +112,41 @@ CREATE TABLE graphile_worker._private_kongtask_pools (
   CONSTRAINT kongtask_pools_lease_check CHECK ((lease > '00:00:00'::interval))
 ) WITH (fillfactor=50);
 
+CREATE TABLE graphile_worker._private_kongtask_schedule_changes (
+  is_only boolean DEFAULT true NOT NULL,
+  revision bigint NOT NULL,
+  CONSTRAINT _private_kongtask_schedule_changes_pkey PRIMARY KEY (is_only),
+  CONSTRAINT kongtask_schedule_changes_check CHECK (is_only)
+);
+
+CREATE TABLE graphile_worker._private_kongtask_schedule_runs (
+  identifier text NOT NULL,
+  instant timestamp with time zone NOT NULL,
+  job_id bigint NOT NULL,
+  added_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT _private_kongtask_schedule_runs_pkey PRIMARY KEY (identifier)
+);
+
+CREATE TABLE graphile_worker._private_kongtask_schedulers (
+  id text NOT NULL,
+  started_at timestamp with time zone NOT NULL,
+  seen_at timestamp with time zone DEFAULT now() NOT NULL,
+  identifiers text[] NOT NULL,
+  CONSTRAINT _private_kongtask_schedulers_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE graphile_worker._private_kongtask_schedules (
+  id text NOT NULL,
+  definition json NOT NULL,
+  is_paused boolean DEFAULT false NOT NULL,
+  since timestamp with time zone NOT NULL,
+  revision bigint NOT NULL,
+  created_at timestamp with time zone DEFAULT now() NOT NULL,
+  updated_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT _private_kongtask_schedules_pkey PRIMARY KEY (id),
+  CONSTRAINT kongtask_schedules_id_check CHECK (((length(id) >= 1) AND (length(id) <= 512)))
+);
+
 CREATE TABLE graphile_worker._private_tasks (
   id integer GENERATED ALWAYS AS IDENTITY NOT NULL,
   identifier text NOT NULL,
@@ -142,6 +177,14 @@ ALTER TABLE graphile_worker._private_kongtask_failed_attempts ENABLE ROW LEVEL S
 ALTER TABLE graphile_worker._private_kongtask_housekeeping ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_schedule_changes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_schedule_runs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_schedulers ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_schedules ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_tasks ENABLE ROW LEVEL SECURITY;
 
@@ -573,6 +616,33 @@ begin
     returning * into target;
   end if;
   return next target;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_change_schedule(schedule text, at double precision, change text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  last_revision bigint;
+begin
+  update "graphile_worker"._private_kongtask_schedule_changes set revision = revision + 1 returning revision into last_revision;
+
+  if change = 'remove' then
+    delete from "graphile_worker"._private_kongtask_schedules as stored where stored.id = schedule;
+    return found;
+  end if;
+
+  update "graphile_worker"._private_kongtask_schedules as stored
+  set
+    is_paused = change = 'pause',
+    since = case when change = 'resume'
+      then timestamptz 'epoch' + at * interval '1 millisecond' else stored.since end,
+    revision = last_revision,
+    updated_at = now()
+  where stored.id = schedule and stored.is_paused <> (change = 'pause');
+  return found or exists (select from "graphile_worker"._private_kongtask_schedules as stored where stored.id = schedule);
 end
 $function$;
 
@@ -1346,6 +1416,25 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_put_schedule(schedule text, at double precision, new_definition json)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  last_revision bigint;
+begin
+  update "graphile_worker"._private_kongtask_schedule_changes set revision = revision + 1 returning revision into last_revision;
+
+  insert into "graphile_worker"._private_kongtask_schedules as stored (id, definition, since, revision)
+  values (schedule, new_definition, timestamptz 'epoch' + at * interval '1 millisecond', last_revision)
+  on conflict (id) do update
+  set definition = excluded.definition, since = excluded.since, revision = excluded.revision, updated_at = now()
+  where stored.definition::text <> excluded.definition::text;
+  return found;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_queue_name(queue_id integer)
  RETURNS text
  LANGUAGE sql
@@ -1353,6 +1442,59 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_queue_name(queue_id
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select queue.queue_name from "graphile_worker"._private_job_queues as queue where queue.id = queue_id
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_register_scheduler(scheduler text, at double precision, lease double precision, known_identifiers text[], items json, payloads json)
+ RETURNS TABLE(identifier text, known_since double precision, last_execution double precision, alive_since double precision, job_id text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  moment timestamptz := timestamptz 'epoch' + at * interval '1 millisecond';
+  first_items text;
+  first_payloads text;
+begin
+  lock table "graphile_worker"._private_known_crontabs in share row exclusive mode;
+
+  delete from "graphile_worker"._private_kongtask_schedulers as other
+  where other.id <> scheduler and other.seen_at < clock_timestamp() - lease * interval '1 millisecond';
+
+  select
+    '[' || string_agg(entry.item::text, ',' order by entry.ordinality) || ']',
+    '[' || string_agg(entry.payload::text, ',' order by entry.ordinality) || ']'
+  into first_items, first_payloads
+  from rows from (json_array_elements(items), json_array_elements(payloads))
+    with ordinality as entry (item, payload, ordinality)
+  where not exists (
+    select from "graphile_worker"._private_kongtask_schedulers as other where entry.item ->> 0 = any (other.identifiers)
+  );
+
+  insert into "graphile_worker"._private_known_crontabs as known (identifier, known_since)
+  select distinct wanted, moment from unnest(known_identifiers) as wanted
+  on conflict (identifier) do nothing;
+
+  insert into "graphile_worker"._private_kongtask_schedulers as own (id, started_at, identifiers)
+  values (scheduler, moment, known_identifiers)
+  on conflict (id) do update set identifiers = excluded.identifiers, seen_at = clock_timestamp();
+
+  return query
+  with first as materialized (
+    select first_item.item ->> 0 as id, ran.job_id
+    from "graphile_worker"._private_kongtask_schedule(coalesce(first_items, '[]')::json, coalesce(first_payloads, '[]')::json) as ran
+    join json_array_elements(coalesce(first_items, '[]')::json) with ordinality as first_item (item, place)
+      on first_item.place = ran.place
+  )
+  select
+    known.identifier, "graphile_worker"._private_kongtask_millis(known.known_since),
+    "graphile_worker"._private_kongtask_millis(known.last_execution), "graphile_worker"._private_kongtask_millis((
+      select min(other.started_at) from "graphile_worker"._private_kongtask_schedulers as other
+      where other.id <> scheduler and known.identifier = any (other.identifiers)
+    )),
+    (select first.job_id from first where first.id = known.identifier)
+  from "graphile_worker"._private_known_crontabs as known
+  where known.identifier = any (known_identifiers);
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_release_pools(pools text[], every_pool boolean, OUT released integer, OUT failed integer)
@@ -1442,6 +1584,112 @@ AS $function$
     and "graphile_worker"._private_kongtask_is_free(job.locked_at)
     and not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = job.locked_by)
   returning *
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_schedule(items json, payloads json)
+ RETURNS TABLE(place integer, outcome text, job_id text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  item record;
+  places int[] := '{}';
+  outcomes text[] := '{}';
+  specs text[] := '{}';
+  added_payloads text[] := '{}';
+  identifiers text[] := '{}';
+  instants timestamptz[] := '{}';
+  busy text[] := '{}';
+begin
+  lock table "graphile_worker"._private_known_crontabs in share row exclusive mode;
+
+  for item in
+    select
+      entry.ordinality::int as place, entry.item ->> 0 as id,
+      timestamptz 'epoch' + (entry.item ->> 1)::float8 * interval '1 millisecond' as instant,
+      entry.item ->> 2 as how, (entry.item ->> 3)::boolean as skips, (entry.item ->> 4)::bigint as revision,
+      (entry.item -> 5)::text as spec, entry.payload::text as payload
+    from rows from (json_array_elements(items), json_array_elements(payloads))
+      with ordinality as entry (item, payload, ordinality)
+    order by entry.ordinality
+  loop
+    place := item.place;
+    job_id := null;
+    outcome := null;
+
+    if item.revision is not null then
+      perform from "graphile_worker"._private_kongtask_schedules as stored
+      where stored.id = item.id and stored.revision = item.revision and not stored.is_paused
+      for share skip locked;
+      if not found then
+        outcome := case when exists (
+          select from "graphile_worker"._private_kongtask_schedules as stored
+          where stored.id = item.id and stored.revision = item.revision and not stored.is_paused
+        ) then 'busy' else 'stale' end;
+      end if;
+      -- Its later instants must not be recorded before this one.
+      if outcome = 'busy' or item.id = any (busy) then
+        outcome := 'busy';
+        busy := busy || item.id;
+      end if;
+    end if;
+
+    if outcome is null and item.how <> 'now' then
+      insert into "graphile_worker"._private_known_crontabs as known (identifier, known_since, last_execution)
+      values (item.id, item.instant, item.instant)
+      on conflict (identifier) do update set last_execution = excluded.last_execution
+      where known.last_execution is null or known.last_execution < excluded.last_execution;
+      if not found then
+        outcome := 'known';
+      elsif item.how = 'pass' then
+        outcome := 'passed';
+      end if;
+    end if;
+
+    if outcome is null and item.skips and (
+      item.id = any (identifiers)
+      or exists (
+        select from "graphile_worker"._private_kongtask_schedule_runs as run
+        join "graphile_worker"._private_jobs as job on job.id = run.job_id
+        where run.identifier = item.id and (job.locked_at is not null or job.attempts < job.max_attempts)
+      )
+    ) then
+      outcome := 'overlapping';
+    end if;
+
+    if outcome is null then
+      places := places || item.place;
+      specs := specs || item.spec;
+      added_payloads := added_payloads || item.payload;
+      identifiers := identifiers || item.id;
+      instants := instants || item.instant;
+    else
+      return next;
+    end if;
+  end loop;
+
+  if cardinality(places) = 0 then
+    return;
+  end if;
+
+  return query
+  with added as materialized (
+    select added.place, (added.job).id as id, added.refused
+    from "graphile_worker"._private_kongtask_add_jobs(
+      ('[' || array_to_string(specs, ',') || ']')::json, ('[' || array_to_string(added_payloads, ',') || ']')::json, false
+    ) as added
+  ), noted as (
+    insert into "graphile_worker"._private_kongtask_schedule_runs as run (identifier, instant, job_id)
+    select distinct on (identifiers[added.place]) identifiers[added.place], instants[added.place], added.id
+    from added
+    where not added.refused
+    order by identifiers[added.place], added.place desc
+    on conflict (identifier) do update
+    set instant = excluded.instant, job_id = excluded.job_id, added_at = now()
+  )
+  select places[added.place], 'added', added.id::text from added;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] DEFAULT NULL::bigint[])
@@ -1919,4 +2167,6 @@ INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, ad
   (6, '0006_failed_attempts', false, NULL),
   (7, '0007_recovery', false, NULL),
   (8, '0008_batches', false, NULL),
-  (9, '0009_batches', false, NULL);
+  (9, '0009_batches', false, NULL),
+  (10, '0010_schedules', false, NULL),
+  (11, '0011_schedules', false, NULL);
