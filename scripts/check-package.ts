@@ -20,11 +20,11 @@ const run = (command: string, ...args: ReadonlyArray<string>) => {
   }
 }
 
-/** Lays the package out as an installation would, beside the peers that this repository has. */
+/** Lays the package out as an installation would, beside the peers and dependencies that this repository has. */
 const install = () => {
   Fs.mkdirSync(installed, { recursive: true })
   run("tar", "-xzf", tarball, "-C", installed, "--strip-components=1")
-  for (const peer of Object.keys(manifest.peerDependencies)) {
+  for (const peer of Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies })) {
     const link = Path.join(directory, "node_modules", peer)
     Fs.mkdirSync(Path.dirname(link), { recursive: true })
     Fs.symlinkSync(Path.join(root, "node_modules", peer), link, "dir")

@@ -2,7 +2,17 @@
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, type Schema, type Stream } from "effect"
 import type { SqlClient } from "effect/sql"
-import { KongTask, KongTaskError, KongTaskLive, type Migrator, type Queue, Task, Worker, WorkerEvent } from "kongtask"
+import {
+  KongTask,
+  KongTaskError,
+  KongTaskLive,
+  type Migrator,
+  type Queue,
+  type Scheduler,
+  Task,
+  Worker,
+  WorkerEvent
+} from "kongtask"
 import { describe, expect, test } from "tstyche"
 
 const Resize = Task.make("resize")
@@ -153,7 +163,7 @@ describe("a worker", () => {
 })
 
 describe("the ready-made layers", () => {
-  type Services = Queue.Queue | Worker.Worker | Migrator.Migrator
+  type Services = Queue.Queue | Worker.Worker | Scheduler.Scheduler | Migrator.Migrator
   type Clients = PgClient.PgClient | SqlClient.SqlClient
 
   test("need a PgClient or bring one", () => {
