@@ -95,24 +95,34 @@ const tell = Effect.fnUntraced(function*(
   )
 })
 
+const send = (context: Context, planned: ReadonlyArray<Planned>) =>
+  context.persist(
+    context.storage.schedule(planned.map(({ backfilled, due: { active }, instant }) =>
+      Item.runAt(active.item, { instant: instant.at, how: instant.how, backfilled, revision: active.revision })
+    ))
+  )
+
+/** One after the other; nothing of a schedule is recorded after an instant that has to wait. */
+const sendOneByOne = Effect.fnUntraced(function*(context: Context, planned: ReadonlyArray<Planned>) {
+  const waiting = new Map<Due.Active, RunOutcome>()
+  const results: Array<RunOutcome | undefined> = []
+  for (const one of planned) {
+    const { active } = one.due
+    const [result] = waiting.has(active) ? [waiting.get(active)] : yield* schedule(context, [one])
+    if (result?.outcome === "busy" || result?.outcome === "stale") waiting.set(active, result)
+    results.push(result)
+  }
+  return results
+})
+
 /** Records and adds; where the database refuses one of them for good, the others all the same. */
 const schedule = (
   context: Context,
   planned: ReadonlyArray<Planned>
 ): Effect.Effect<ReadonlyArray<RunOutcome | undefined>, KongTaskError> =>
-  context.persist(
-    context.storage.schedule(planned.map(({ backfilled, due: { active }, instant }) =>
-      Item.runAt(active.item, { instant: instant.at, how: instant.how, backfilled, revision: active.revision })
-    ))
-  ).pipe(
+  send(context, planned).pipe(
     Effect.catchIf(isItemsFault, (error): Effect.Effect<ReadonlyArray<RunOutcome | undefined>, KongTaskError> => {
-      if (planned.length > 1) {
-        return Effect.map(
-          Effect.forEach(planned, (one) =>
-            schedule(context, [one])),
-          (results) => results.flat()
-        )
-      }
+      if (planned.length > 1) return sendOneByOne(context, planned)
       const { id } = planned[0]!.due.active.item
       context.publish(new Event.ScheduleFailed({ scheduler: context.scheduler, id, problem: error.message }))
       return Effect.as(Effect.logError(`The job of the schedule "${id}" was refused.`, error), [undefined])
