@@ -24,12 +24,17 @@ interface Counted {
   readonly expected: number
 }
 
-/** Of each item: its jobs, their different instants, and the minutes from the first one after it was known to the last. */
+/**
+ * Of each item: its jobs, their different instants, and the minutes from the first one after it was known to the last.
+ * Of processes that start together, one that began before that minute may make it known after it.
+ */
 const counts = Effect.flatMap(SqlClient.SqlClient, (sql) =>
   sql<Counted>`
     select known.identifier, count(job.id)::int as jobs, count(distinct job.payload -> '_cron' ->> 'ts')::int as instants,
-      (extract(epoch from known.last_execution) / 60 - ceil(extract(epoch from known.known_since) / 60))::int + 1
-        as expected
+      (extract(epoch from known.last_execution) / 60 - least(
+        ceil(extract(epoch from known.known_since) / 60),
+        min(extract(epoch from job.run_at)) / 60
+      ))::int + 1 as expected
     from graphile_worker._private_known_crontabs as known
     left join graphile_worker._private_jobs as job on 'item' || (job.payload ->> 'n') = known.identifier
     group by known.identifier
