@@ -3,7 +3,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 
 /** The machine's clock, whatever a test has put in its place: leases and deadlines are about a database's real time. */
-export const machineClock: Clock.Clock = Context.get(Context.empty(), Clock.Clock)
+const machineClock: Clock.Clock = Context.get(Context.empty(), Clock.Clock)
 
 export const withMachineClock = Effect.provideService(Clock.Clock, machineClock)
 

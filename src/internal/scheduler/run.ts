@@ -47,11 +47,8 @@ interface Wanted extends Sources.Versioned {
   readonly stored: StoredRow | undefined
 }
 
-/** Whatever clock decides when schedules are due, the database is waited for on the real one. */
-export const onRealClock = Effect.provideService(Clock.Clock, Clock.Clock.defaultValue())
-
-export const answered = <A, E, R>(statement: Effect.Effect<A, E, R>): Effect.Effect<A, E | KongTaskError, R> =>
-  onRealClock(answeredWithin(deadline)(statement))
+/** Whatever clock decides when schedules are due, the database is waited for on the machine's. */
+export const answered = answeredWithin(deadline)
 
 const makePersist = ({ id, publish }: Settings) => <A>(statement: Effect.Effect<A, KongTaskError>) =>
   Effect.gen(function*() {

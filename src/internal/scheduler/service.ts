@@ -15,6 +15,7 @@ import { InvalidConfiguration, KongTaskError } from "../../KongTaskError.ts"
 import type { Options, Scheduler, Stored } from "../../Scheduler.ts"
 import type { SchedulerEvent } from "../../SchedulerEvent.ts"
 import type * as Task from "../../Task.ts"
+import { withMachineClock } from "../clock.ts"
 import * as Items from "./item.ts"
 import * as Run from "./run.ts"
 import * as Sources from "./sources.ts"
@@ -91,7 +92,7 @@ export const make = Effect.fnUntraced(function*(store: JobStore.Store): Effect.f
   return {
     run: Effect.fnUntraced(function*<T extends Task.Any, R>(options: Options<T, R>) {
       const settings = yield* prepare(options)
-      const dedicated = yield* Run.onRealClock(store.dedicated)
+      const dedicated = yield* withMachineClock(store.dedicated)
       const id = randomBytes(9).toString("hex")
       return yield* Run.run({
         ...settings,

@@ -227,7 +227,7 @@ export const makeRunner = (
 }
 
 /** A settlement in the words of users; a release is no outcome. */
-export const outcomeOf = (settlement: Settlement): Job.Outcome | undefined => {
+const outcomeOf = (settlement: Settlement): Job.Outcome | undefined => {
   switch (settlement._tag) {
     case "Completed":
       return { _tag: "Completed" }

@@ -34,9 +34,13 @@ const claimsPerPhase = 10
 
 const maxBatch = 1_000
 
-/** How large the payloads of a batch may be together, in characters; nothing is known of those of the first one. */
+/** How large the payloads of a batch may be together, in characters. */
 const maxSize = 4 * 1024 * 1024
+
+/** As many jobs as the first batch may have, for nothing is known of their payloads yet. */
 const firstBatch = 200
+
+/** How many batches a pool has open at most: one runs handlers while the other opens or commits. */
 const streams = 2
 
 /** The server ends a batch that it hears nothing of for so long: then others may have its jobs. */

@@ -116,9 +116,7 @@ export const run = Effect.fnUntraced(function*(
   // A connection that is half open answers nothing for a quarter of an hour; half a lease is long enough to wait.
   const deadline = Duration.divideUnsafe(settings.lease, 2)
   const answered: <A, R>(statement: Effect.Effect<A, KongTaskError, R>) => Effect.Effect<A, KongTaskError, R> =
-    answeredWithin(
-      deadline
-    )
+    answeredWithin(deadline)
 
   /** One statement: given up when it gets no answer, and tried again for as long as the database is away. */
   const persist = <A>(statement: Effect.Effect<A, KongTaskError>): Effect.Effect<A, KongTaskError> =>
@@ -179,8 +177,6 @@ export const run = Effect.fnUntraced(function*(
     onSettled
   })
 
-  legacy.splice(0).forEach(settler.offer)
-
   const durations = Durations.make()
   hasUnsettled = () => settler.unsettled().length > 0
 
@@ -206,6 +202,7 @@ export const run = Effect.fnUntraced(function*(
   running = jobs.running
   cancel = jobs.cancel
   beside = jobs.beside
+  for (const outcome of legacy.splice(0)) settler.offer(outcome)
 
   const batches = store.capabilities.batch && settings.mayBatch
     ? yield* Batches.make({
