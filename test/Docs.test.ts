@@ -3,94 +3,50 @@
  * errors and files are those that there are.
  */
 import { describe, expect, it } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
+import { Effect, Option, Queue as Buffer } from "effect"
 import { SqlClient } from "effect/sql"
 import { type Job, KongTaskError, Queue, Task, WorkerEvent } from "kongtask"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { TestDatabase } from "./support/database.ts"
-import { makeDirectory } from "./support/directory.ts"
+import {
+  anchorsOf,
+  type Block,
+  blocks,
+  compile,
+  isProgram,
+  makeProject,
+  pages,
+  placeOf,
+  problemsOf,
+  root,
+  write
+} from "./support/documents.ts"
+import { eventually } from "./support/events.ts"
 import * as Test from "./support/kongtask.ts"
 import { spawnScript } from "./support/process.ts"
 
-const root = Path.dirname(import.meta.dirname)
-
-interface Page {
-  readonly name: string
-  readonly text: string
-}
-
-interface Block {
-  /** The page and the line on which it begins, as a file's name. */
-  readonly name: string
-  readonly language: string
-  readonly code: string
-}
-
-const pages: ReadonlyArray<Page> = [
-  "README.md",
-  "CHANGELOG.md",
-  ...Fs.readdirSync(Path.join(root, "docs")).filter((name) => name.endsWith(".md")).map((name) => `docs/${name}`)
-].map((name) => ({ name, text: Fs.readFileSync(Path.join(root, name), "utf8") }))
-
-const blocksOf = (page: Page): ReadonlyArray<Block> =>
-  [...page.text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map((match) => ({
-    name: `${page.name.replaceAll("/", "-")}-line-${page.text.slice(0, match.index).split("\n").length}`,
-    language: match[1]!,
-    code: match[2]!
-  }))
-
-const blocks = pages.flatMap(blocksOf)
 const programs = blocks.filter(({ language }) => language === "ts")
-
-/** A project beside this one, in which `kongtask` and its peers are installed. */
-const makeProject: Effect.Effect<string, never, Scope.Scope> = Effect.gen(function*() {
-  const directory = yield* makeDirectory("programs")
-  for (const name of ["effect", "@effect", "@electric-sql", "@types"]) {
-    Fs.mkdirSync(Path.join(directory, "node_modules"), { recursive: true })
-    Fs.symlinkSync(Path.join(root, "node_modules", name), Path.join(directory, "node_modules", name), "dir")
-  }
-  Fs.symlinkSync(root, Path.join(directory, "node_modules/kongtask"), "dir")
-  Fs.writeFileSync(Path.join(directory, "package.json"), JSON.stringify({ private: true, type: "module" }))
-  return directory
-})
-
-const write = (directory: string, name: string, code: string): string => {
-  const path = Path.join(directory, name)
-  Fs.writeFileSync(path, code)
-  return path
-}
 
 /** What the pattern's group catches, at every match. */
 const caught = (text: string, pattern: RegExp): ReadonlyArray<string> =>
   [...text.matchAll(pattern)].map((match) => match[1]!)
 
-const readme = blocksOf(pages[0]!)
+const readme = blocks.filter(({ page }) => page === "README.md")
 const first = readme.find(({ language }) => language === "ts")!.code
 const variant = readme.find(({ code }) => code.includes("KongTask.layerEmbedded"))!.code
+
+/** The environment variables that a program reads a connection from. */
+const connectionsOf = (code: string): ReadonlyArray<string> => [
+  "DATABASE_URL",
+  ...caught(code, /Config\.\w+\("(\w*URL)"\)/g)
+]
 
 describe("programs in the documents", () => {
   it.live("compile, each for itself", () =>
     Effect.gen(function*() {
       expect(programs.length).toBeGreaterThan(5)
-      const directory = yield* makeProject
-      for (const { code, name } of programs) write(directory, `${name}.ts`, code)
-      write(
-        directory,
-        "tsconfig.json",
-        JSON.stringify({
-          extends: Path.join(root, "tsconfig.json"),
-          include: ["*.ts"],
-          compilerOptions: { noUnusedLocals: false, noUnusedParameters: false }
-        })
-      )
-      const compiler = yield* spawnScript(Path.join(root, "node_modules/typescript/bin/tsc"), {
-        args: ["-p", directory, "--pretty", "false"],
-        cwd: directory
-      })
-      const { code } = yield* compiler.exit
-      expect(`${yield* compiler.stdout}${yield* compiler.stderr}`).toBe("")
-      expect(code).toBe(0)
+      expect(yield* compile(programs)).toBe("")
     }).pipe(Effect.scoped), 120_000)
 
   /** Runs it until the mail is sent, then asks it to stop. */
@@ -117,17 +73,89 @@ describe("programs in the documents", () => {
       expect(changed.match(/^const QueueLive/gm)).toHaveLength(1)
       yield* sendsMail(changed, { DATABASE_URL: undefined })
     }).pipe(Effect.scoped), 120_000)
+
+  /** Runs it until it ends, its worker or scheduler has registered, or it has said something; then asks it to stop. */
+  const runs = Effect.fnUntraced(function*({ code }: Block) {
+    const sql = yield* SqlClient.SqlClient
+    const { url } = yield* TestDatabase
+    const directory = yield* makeProject
+    const child = yield* spawnScript(write(directory, "main.ts", code), {
+      cwd: directory,
+      env: Object.fromEntries(connectionsOf(code).map((name) => [name, url]))
+    })
+    const isUp = eventually(
+      sql`select id from graphile_worker._private_kongtask_pools
+        union all select id from graphile_worker._private_kongtask_schedulers`,
+      { what: "its worker or scheduler", until: (rows) => rows.length > 0, within: "60 seconds" }
+    )
+    const speaks = Effect.ignore(Buffer.take(child.lines))
+    const isEmbedded = code.includes("layerEmbedded")
+    const ended = yield* Effect.raceFirst(
+      Effect.map(child.exit, Option.some),
+      Effect.as(isEmbedded ? speaks : isUp, Option.none())
+    )
+    if (Option.isNone(ended)) yield* child.kill("SIGTERM")
+    const exit = yield* child.exit
+    expect({ ...exit, stderr: yield* child.stderr }).toEqual({
+      code: Option.isNone(ended) ? expect.toBeOneOf([0, 130]) : 0,
+      signal: null,
+      stderr: ""
+    })
+  })
+
+  for (const block of blocks.filter((block) => isProgram(block) && block.code !== first)) {
+    it.live(`runs: ${placeOf(block)}`, () => runs(block).pipe(Effect.scoped, Effect.provide(Test.layer())), 120_000)
+  }
 })
 
 describe("SQL in the documents", () => {
-  for (const { code, name } of blocks.filter(({ language }) => language === "sql")) {
-    it.live(`runs: ${name}`, () =>
+  for (const block of blocks.filter(({ language }) => language === "sql")) {
+    it.live(`runs: ${placeOf(block)}`, () =>
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         yield* Queue.add(Task.make("example"), undefined)
-        for (const statement of code.split(/;\n/)) yield* sql.unsafe(statement).unprepared
+        for (const statement of block.code.split(/;\n/)) {
+          const outcome = yield* Effect.result(sql.unsafe(statement).unprepared)
+          expect(outcome, `${placeOf(block)}: ${statement}`).toHaveProperty("_tag", "Success")
+        }
       }).pipe(Effect.provide(Test.layer())))
   }
+})
+
+describe("every other block", () => {
+  it("is in a language that is checked, its commands are there, and its syntax is right", () => {
+    expect(blocks.flatMap(problemsOf)).toEqual([])
+  })
+
+  const wrong = (language: string, code: string): Block => ({ page: "docs/x.md", line: 7, language, code })
+
+  it("is told with its place when it is not", () => {
+    const problems = [
+      wrong("sh", "$ npm run nothing\n"),
+      wrong("sh", "npm ci && kubectl get pods\nnpm install left-pad\n"),
+      wrong("sh", "node examples/nothing.ts\nworkctl start\n"),
+      wrong("json", "{]"),
+      wrong("yaml", "a: b: c"),
+      wrong("crontab", "* * * * 9 task"),
+      wrong("", "")
+    ].flatMap(problemsOf)
+    expect(problems.map((problem) => problem.split("\n")[0])).toEqual([
+      "docs/x.md:7: npm run nothing: there is no script \"nothing\" in package.json",
+      "docs/x.md:7: npm install left-pad: \"left-pad\" is neither this package nor one that it knows",
+      "docs/x.md:7: node examples/nothing.ts: there is no file examples/nothing.ts",
+      "docs/x.md:7: workctl start: \"workctl\" is no program of this package or that we know",
+      expect.stringMatching(/^docs\/x\.md:7: SyntaxError: /),
+      expect.stringMatching(/^docs\/x\.md:7: Nested mappings/),
+      expect.stringMatching(/^docs\/x\.md:7: .*InvalidCrontab/),
+      expect.stringMatching(/^docs\/x\.md:7: the language "" is not checked/)
+    ])
+  })
+
+  it.live("or, of a program, with the line at which the compiler stumbles", () =>
+    Effect.gen(function*() {
+      const said = yield* compile([wrong("ts", "export const a = 1\nexport const b: string = a\n")])
+      expect(said).toContain("docs/x.md:9:14: TS2322")
+    }).pipe(Effect.scoped), 60_000)
 })
 
 describe("docs/errors.md", () => {
@@ -185,6 +213,17 @@ describe("files that the documents name", () => {
       return [...links, ...paths].filter((path) => !Fs.existsSync(Path.join(root, path)))
         .map((path) => `${name}: ${path}`)
     })
+    expect(missing).toEqual([])
+  })
+
+  it("and so are the headings", () => {
+    const missing = pages.flatMap((page) =>
+      [...page.text.matchAll(/\]\((?!https?:)([^)#]*)#([^)]+)\)/g)].flatMap(([link, file, anchor]) => {
+        const name = file === "" ? page.name : Path.join(Path.dirname(page.name), file!)
+        const target = pages.find((other) => other.name === name)
+        return target === undefined || anchorsOf(target).has(anchor!) ? [] : [`${page.name}: ${link}`]
+      })
+    )
     expect(missing).toEqual([])
   })
 
