@@ -187,6 +187,9 @@ begin
     end if;
 
     if held.attempts < held.max_attempts and (held.locked_at is null or held.locked_at = 'infinity') then
+      if exists (select from :schema._private_kongtask_job_details as detail where detail.job_id = held.id) then
+        perform :schema._private_kongtask_replace(array[held]);
+      end if;
       update :schema._private_jobs as job
       set
         job_queue_id = queue.id,
@@ -209,6 +212,7 @@ begin
       returning job.* into added;
     else
       if held.id is not null then
+        perform :schema._private_kongtask_mark(array[held.id], 'cancelled', 'replaced by its key');
         update :schema._private_jobs as job
         set key = null, attempts = job.max_attempts,
           updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
@@ -269,6 +273,7 @@ declare
   waiting int;
   with_key int := 0;
   added int;
+  replaced :schema._private_jobs[];
   keyed record;
   result record;
 begin
@@ -398,6 +403,16 @@ begin
       select count(*) into waiting
       from locked
       where attempts < max_attempts and (locked_at is null or locked_at = 'infinity');
+
+      replaced := array(
+        select job
+        from :schema._private_jobs as job
+        where job.key = any (array(select spec.job_key from unnest(specs) as spec))
+          and exists (select from :schema._private_kongtask_job_details as detail where detail.job_id = job.id)
+      );
+      if cardinality(replaced) > 0 then
+        perform :schema._private_kongtask_replace(replaced);
+      end if;
 
       return query
       with resolved as materialized (
@@ -580,6 +595,7 @@ begin
     end if;
   end loop;
 
+  perform :schema._private_kongtask_mark(array[target.id], 'cancelled', 'removed');
   if :schema._private_kongtask_is_free(target.locked_at) then
     delete from :schema._private_jobs as job where job.id = target.id;
     perform :schema._private_kongtask_notify(-1);
@@ -597,12 +613,20 @@ $body$;
 -- Deletes these jobs as if they had succeeded. Jobs that somebody holds are left alone, by this and the next two.
 create or replace function :schema.complete_jobs(job_ids bigint[])
 returns setof :schema._private_jobs
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
-  delete from :schema._private_jobs as job
-  where job.id = any (job_ids) and :schema._private_kongtask_is_free(job.locked_at)
-  returning *
+begin
+  return query
+  with completed as (
+    delete from :schema._private_jobs as job
+    where job.id = any (job_ids) and :schema._private_kongtask_is_free(job.locked_at)
+    returning *
+  ), marked as materialized (
+    select :schema._private_kongtask_mark(array(select id from completed), 'completed', null)
+  )
+  select completed.* from completed where (select count(*) from marked) > 0;
+end
 $body$;
 
 create or replace function :schema.permanently_fail_jobs(job_ids bigint[], error_message text default null)

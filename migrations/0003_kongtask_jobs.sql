@@ -71,7 +71,9 @@ begin
 
   if target.id is null then
     return;
-  elsif target.locked_at < 'infinity' then
+  end if;
+  perform :schema._private_kongtask_mark(array[target.id], 'cancelled', 'removed');
+  if target.locked_at < 'infinity' then
     update :schema._private_jobs as job
     set key = null, attempts = job.max_attempts, updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
     where job.id = target.id
@@ -104,11 +106,13 @@ begin
   where not exists (select from :schema._private_jobs as job where job.id = request.job_id);
 
   if target.locked_at is null or target.locked_at = 'infinity' then
+    perform :schema._private_kongtask_mark(array[target.id], 'cancelled', null);
     delete from :schema._private_jobs as job where job.id = target.id;
   elsif exists (select from :schema._private_kongtask_pools as pool where pool.id = target.locked_by) then
     insert into :schema._private_kongtask_cancellations as request (job_id) values (target.id) on conflict do nothing;
     perform pg_notify('jobs:insert', json_build_object('r', random(), 'count', 0, 'cancel', target.locked_by)::text);
   else
+    perform :schema._private_kongtask_mark(array[target.id], 'cancelled', null);
     update :schema._private_jobs as job
     set key = null, attempts = job.max_attempts,
       updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
@@ -183,7 +187,7 @@ create or replace function :schema._private_kongtask_claim(
 )
 returns table (
   id text, task text, payload text, queue_name text, priority int, run_at float8, attempts int, max_attempts int,
-  last_error text, created_at float8, key text, revision int, flags text,
+  last_error text, created_at float8, key text, revision int, flags text, details text,
   contended boolean, next_due_in float8
 )
 language plpgsql
@@ -468,10 +472,14 @@ begin
     job.priority::int4 as priority, :schema._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts,
     job.max_attempts::int4 as max_attempts, job.last_error, :schema._private_kongtask_millis(job.created_at) as created_at, job.key,
     job.revision::int4 as revision, job.flags::text as flags,
+    (
+      select :schema._private_kongtask_hand_over(detail) from :schema._private_kongtask_job_details as detail
+      where detail.job_id = job.id
+    ) as details,
     null::bool as contended, null::float8 as next_due_in
   from claimed as job
   union all
-  select null, null, null, null, null, null, null, null, null, null, null, null, null,
+  select null, null, null, null, null, null, null, null, null, null, null, null, null, null,
     case when forbidden_flags is null then exists (select from heads) else exists (select from allowed) end
       or exists (select from queue_heads) or exists (select from walk where steps >= max_jobs + 50),
     (
@@ -505,10 +513,12 @@ $body$;
 -- Records outcomes of jobs that the pool holds, and answers their ids. Without a pool: of jobs whose rows this transaction
 -- has locked in a batch, which are charged now. Primary key; only rows that the pool holds, so it waits for nobody but an
 -- administrator. A queue is freed with its job unless one of `held_ids` is another job of it that the pool holds: those of
--- a run whose outcomes are still to come. Released jobs are announced, since other pools may be idle. `keep` says which entries of a payload that
+-- a run whose outcomes are still to come. `endings` has what is to be kept of completed and cancelled jobs, where there is
+-- anything: [{id, retain (ms), result (JSON text), reason}]; a cancelled job is always named there. Released jobs are announced, since other pools may be idle. `keep` says which entries of a payload that
 -- is an array stay in it, counted from 0. Of each job the last 100 failed attempts are kept.
 create or replace function :schema._private_kongtask_settle(
-  pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] default null
+  pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] default null,
+  endings json default null
 )
 returns setof bigint
 language plpgsql
@@ -524,6 +534,21 @@ begin
     delete from :schema._private_jobs
     where id = any (completed_ids || cancelled_ids) and locked_by is not distinct from pool
     returning id, job_queue_id, last_error is not null as has_failed
+  ), ended as (
+    insert into :schema._private_kongtask_job_details as known (job_id, retain, outcome, reason, result)
+    select
+      completed.id, ending.retain * interval '1 millisecond',
+      case when completed.id = any (cancelled_ids) then 'cancelled' else 'completed' end, ending.reason, ending.result::json
+    from json_to_recordset(endings) as ending (id int8, retain float8, result text, reason text)
+    join completed on completed.id = ending.id
+    where ending.retain > 0 or exists (
+      select from :schema._private_kongtask_job_details as detail where detail.job_id = ending.id
+    )
+    order by completed.id
+    on conflict (job_id) do update
+    set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
+      reason = coalesce(known.reason, excluded.reason), result = excluded.result
+    returning job_id
   ), requests as (
     delete from :schema._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
@@ -541,10 +566,16 @@ begin
         where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
       ) end
     from json_to_recordset(failures) as failure (
-      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
+      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json, retain float8
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
-    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
+    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data, failure.retain,
+      job.attempts >= job.max_attempts as is_final
+  ), retained as (
+    insert into :schema._private_kongtask_job_details as known (job_id, retain)
+    select id, retain * interval '1 millisecond' from failed where is_final and retain > 0
+    order by id
+    on conflict (job_id) do update set retain = coalesce(known.retain, excluded.retain)
   ), recorded as (
     insert into :schema._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)
     select id, attempt, tag, error, data::json from failed where attempt is not null
@@ -555,7 +586,13 @@ begin
     where record.job_id = failed.id and record.attempt <= failed.attempt - 100
   ), forgotten_jobs as (
     delete from :schema._private_kongtask_failed_attempts
-    where job_id = any (array(select id from completed where has_failed))
+    -- Those of jobs with details go when the history has read them.
+    where job_id = any (array(
+      select id from completed
+      where has_failed and id not in (select job_id from ended) and not exists (
+        select from :schema._private_kongtask_job_details as detail where detail.job_id = completed.id
+      )
+    ))
   ), released as (
     update :schema._private_jobs as job
     set locked_by = null, locked_at = null,

@@ -119,10 +119,13 @@ $body$;
 -- Adds jobs in the order of the specs, each in its key mode (see _private_kongtask_add_keyed), and announces them. With
 -- `all_or_none` a job that is refused, in the mode `reject`, refuses the whole call. A refusal is a row, not an error, so
 -- that the caller's transaction goes on: whatever was added before it is undone by the end of the block, and the rows of
--- those jobs are to be ignored.
+-- those jobs are to be ignored. `details` are those of _private_kongtask_put_details, written for jobs that are added or
+-- replaced, and not for those that the answer finds.
 --
 -- The specs are arrays of [task, queue, run_at, delay, attempts, key, priority, flags, key mode].
-create or replace function :schema._private_kongtask_add_jobs(specs json, payloads json, all_or_none boolean)
+create or replace function :schema._private_kongtask_add_jobs(
+  specs json, payloads json, all_or_none boolean, details json default null
+)
 returns table (place int, refused boolean, job :schema._private_jobs)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -200,14 +203,29 @@ begin
         if refused then
           raise exception 'the key is taken' using errcode = 'KTDUP';
         end if;
+        if result.is_added and json_typeof(details -> result.place - 1) = 'object' then
+          perform :schema._private_kongtask_put_details(array[job.id], json_build_array(details -> result.place - 1));
+        end if;
       end loop;
     exception when sqlstate 'KTDUP' then
       return;
     end;
-  else
+  elsif details is null then
     return query
     select result.place, not result.is_added and modes[result.place] = 'reject', result.job
     from :schema._private_kongtask_add_specs(parsed, modes) as result;
+  else
+    return query
+    with results as materialized (
+      select * from :schema._private_kongtask_add_specs(parsed, modes)
+    ), detailed as materialized (
+      select :schema._private_kongtask_put_details(
+        array_agg((results.job).id order by results.place), json_agg(details -> results.place - 1 order by results.place)
+      )
+      from results where results.is_added
+    )
+    select results.place, not results.is_added and modes[results.place] = 'reject', results.job
+    from results where (select count(*) from detailed) > 0;
   end if;
 end
 $body$;

@@ -128,6 +128,9 @@ begin
   delete from :schema._private_kongtask_failed_attempts as record
   where not exists (select from :schema._private_jobs as job where job.id = record.job_id);
 
+  delete from :schema._private_kongtask_job_details as detail
+  where not exists (select from :schema._private_jobs as job where job.id = detail.job_id);
+
   delete from :schema._private_kongtask_batches as batch
   where not exists (select from :schema._private_kongtask_pools as pool where pool.id = batch.pool)
     and not exists (

@@ -180,12 +180,12 @@ begin
 end
 $body$;
 
--- Records outcomes of jobs whose rows this transaction holds, and takes back the stream's note. Errors and delays that the
--- server refuses for their content must not undo the rest: the jobs that have them, `fallible_ids`, are claimed instead,
--- and answered. Only their updates are in a subtransaction, which makes a multixact of each lock. Primary key.
+-- Records outcomes of jobs whose rows this transaction holds, and takes back the stream's note. Errors, delays and results
+-- that the server refuses for their content must not undo the rest: the jobs that have them, `fallible_ids`, are claimed
+-- instead, and answered; `kept_ids` are those of them that have completed with something to keep. Only their updates are in a subtransaction, which makes a multixact of each lock. Primary key.
 create or replace function :schema._private_kongtask_settle_batch(
-  own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], fallible_ids bigint[], failures json,
-  releases json
+  own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], kept_ids bigint[],
+  fallible_ids bigint[], failures json, releases json, endings json
 )
 returns setof bigint
 language plpgsql
@@ -193,10 +193,14 @@ set search_path = pg_catalog, pg_temp
 as $body$
 begin
   update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
-  perform :schema._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]');
+  perform :schema._private_kongtask_settle(
+    null, completed_ids, cancelled_ids, '[]', '[]', null, case when cancelled_ids <> '{}' then endings end
+  );
   if fallible_ids <> '{}' then
     begin
-      perform :schema._private_kongtask_settle(null, '{}', '{}', failures, releases);
+      perform :schema._private_kongtask_settle(
+        null, kept_ids, '{}', failures, releases, null, case when kept_ids <> '{}' then endings end
+      );
     exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
       return query select :schema._private_kongtask_promote(own_pool, fallible_ids);
     end;
@@ -207,7 +211,7 @@ $body$;
 -- Records outcomes of a batch whose transaction was lost, of those jobs that nobody has touched or holds since: `untouched`
 -- are their ids, attempts and revisions. They are claimed and settled in one step. Primary key.
 create or replace function :schema._private_kongtask_settle_late(
-  pool text, untouched json, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json
+  pool text, untouched json, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, endings json
 )
 returns setof bigint
 language plpgsql
@@ -226,6 +230,7 @@ begin
     for update of job skip locked
   );
   perform :schema._private_kongtask_promote(pool, free_ids);
-  return query select :schema._private_kongtask_settle(pool, completed_ids, cancelled_ids, failures, releases);
+  return query
+  select :schema._private_kongtask_settle(pool, completed_ids, cancelled_ids, failures, releases, null, endings);
 end
 $body$;

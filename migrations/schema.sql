@@ -85,11 +85,57 @@ CREATE TABLE graphile_worker._private_kongtask_failed_attempts (
   CONSTRAINT _private_kongtask_failed_attempts_pkey PRIMARY KEY (job_id, attempt)
 );
 
+CREATE TABLE graphile_worker._private_kongtask_history (
+  job_id bigint NOT NULL,
+  revision integer NOT NULL,
+  task text NOT NULL,
+  queue_name text,
+  state text NOT NULL,
+  payload json,
+  priority smallint NOT NULL,
+  run_at timestamp with time zone NOT NULL,
+  attempts smallint NOT NULL,
+  max_attempts smallint NOT NULL,
+  key text,
+  flags jsonb,
+  created_at timestamp with time zone NOT NULL,
+  started_at timestamp with time zone,
+  stopped_at timestamp with time zone NOT NULL,
+  error text,
+  failed_attempts json,
+  result json,
+  bundle_id bigint,
+  origin text,
+  metadata json,
+  is_retained boolean NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  CONSTRAINT _private_kongtask_history_pkey PRIMARY KEY (job_id, revision),
+  CONSTRAINT kongtask_history_state_check CHECK ((state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
+);
+
 CREATE TABLE graphile_worker._private_kongtask_housekeeping (
   name text NOT NULL,
   done_at timestamp with time zone NOT NULL,
   CONSTRAINT _private_kongtask_housekeeping_pkey PRIMARY KEY (name)
 );
+
+CREATE TABLE graphile_worker._private_kongtask_job_details (
+  job_id bigint NOT NULL,
+  retain interval,
+  awaited boolean DEFAULT false NOT NULL,
+  bundle_id bigint,
+  origin text,
+  metadata json,
+  trace text,
+  progress json,
+  progress_at timestamp with time zone,
+  outcome text,
+  reason text,
+  result json,
+  stopped_at timestamp with time zone,
+  CONSTRAINT _private_kongtask_job_details_pkey PRIMARY KEY (job_id),
+  CONSTRAINT kongtask_job_details_outcome_check CHECK ((outcome = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
+) WITH (fillfactor=80);
 
 CREATE TABLE graphile_worker._private_kongtask_migrations (
   id integer NOT NULL,
@@ -174,7 +220,11 @@ ALTER TABLE graphile_worker._private_kongtask_cancellations ENABLE ROW LEVEL SEC
 
 ALTER TABLE graphile_worker._private_kongtask_failed_attempts ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE graphile_worker._private_kongtask_history ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE graphile_worker._private_kongtask_housekeeping ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_job_details ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
 
@@ -188,7 +238,7 @@ ALTER TABLE graphile_worker._private_kongtask_schedules ENABLE ROW LEVEL SECURIT
 
 ALTER TABLE graphile_worker._private_tasks ENABLE ROW LEVEL SECURITY;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json, payloads json, all_or_none boolean)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json, payloads json, all_or_none boolean, details json DEFAULT NULL::json)
  RETURNS TABLE(place integer, refused boolean, job graphile_worker._private_jobs)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -266,14 +316,29 @@ begin
         if refused then
           raise exception 'the key is taken' using errcode = 'KTDUP';
         end if;
+        if result.is_added and json_typeof(details -> result.place - 1) = 'object' then
+          perform "graphile_worker"._private_kongtask_put_details(array[job.id], json_build_array(details -> result.place - 1));
+        end if;
       end loop;
     exception when sqlstate 'KTDUP' then
       return;
     end;
-  else
+  elsif details is null then
     return query
     select result.place, not result.is_added and modes[result.place] = 'reject', result.job
     from "graphile_worker"._private_kongtask_add_specs(parsed, modes) as result;
+  else
+    return query
+    with results as materialized (
+      select * from "graphile_worker"._private_kongtask_add_specs(parsed, modes)
+    ), detailed as materialized (
+      select "graphile_worker"._private_kongtask_put_details(
+        array_agg((results.job).id order by results.place), json_agg(details -> results.place - 1 order by results.place)
+      )
+      from results where results.is_added
+    )
+    select results.place, not results.is_added and modes[results.place] = 'reject', results.job
+    from results where (select count(*) from detailed) > 0;
   end if;
 end
 $function$;
@@ -312,6 +377,9 @@ begin
     end if;
 
     if held.attempts < held.max_attempts and (held.locked_at is null or held.locked_at = 'infinity') then
+      if exists (select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = held.id) then
+        perform "graphile_worker"._private_kongtask_replace(array[held]);
+      end if;
       update "graphile_worker"._private_jobs as job
       set
         job_queue_id = queue.id,
@@ -334,6 +402,7 @@ begin
       returning job.* into added;
     else
       if held.id is not null then
+        perform "graphile_worker"._private_kongtask_mark(array[held.id], 'cancelled', 'replaced by its key');
         update "graphile_worker"._private_jobs as job
         set key = null, attempts = job.max_attempts,
           updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
@@ -385,6 +454,7 @@ declare
   waiting int;
   with_key int := 0;
   added int;
+  replaced "graphile_worker"._private_jobs[];
   keyed record;
   result record;
 begin
@@ -515,6 +585,16 @@ begin
       from locked
       where attempts < max_attempts and (locked_at is null or locked_at = 'infinity');
 
+      replaced := array(
+        select job
+        from "graphile_worker"._private_jobs as job
+        where job.key = any (array(select spec.job_key from unnest(specs) as spec))
+          and exists (select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = job.id)
+      );
+      if cardinality(replaced) > 0 then
+        perform "graphile_worker"._private_kongtask_replace(replaced);
+      end if;
+
       return query
       with resolved as materialized (
         select
@@ -604,11 +684,13 @@ begin
   where not exists (select from "graphile_worker"._private_jobs as job where job.id = request.job_id);
 
   if target.locked_at is null or target.locked_at = 'infinity' then
+    perform "graphile_worker"._private_kongtask_mark(array[target.id], 'cancelled', null);
     delete from "graphile_worker"._private_jobs as job where job.id = target.id;
   elsif exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = target.locked_by) then
     insert into "graphile_worker"._private_kongtask_cancellations as request (job_id) values (target.id) on conflict do nothing;
     perform pg_notify('jobs:insert', json_build_object('r', random(), 'count', 0, 'cancel', target.locked_by)::text);
   else
+    perform "graphile_worker"._private_kongtask_mark(array[target.id], 'cancelled', null);
     update "graphile_worker"._private_jobs as job
     set key = null, attempts = job.max_attempts,
       updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
@@ -699,7 +781,7 @@ end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer, forbidden_flags text[], max_runs integer[] DEFAULT NULL::integer[])
- RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text, contended boolean, next_due_in double precision)
+ RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text, details text, contended boolean, next_due_in double precision)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
@@ -982,10 +1064,14 @@ begin
     job.priority::int4 as priority, "graphile_worker"._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts,
     job.max_attempts::int4 as max_attempts, job.last_error, "graphile_worker"._private_kongtask_millis(job.created_at) as created_at, job.key,
     job.revision::int4 as revision, job.flags::text as flags,
+    (
+      select "graphile_worker"._private_kongtask_hand_over(detail) from "graphile_worker"._private_kongtask_job_details as detail
+      where detail.job_id = job.id
+    ) as details,
     null::bool as contended, null::float8 as next_due_in
   from claimed as job
   union all
-  select null, null, null, null, null, null, null, null, null, null, null, null, null,
+  select null, null, null, null, null, null, null, null, null, null, null, null, null, null,
     case when forbidden_flags is null then exists (select from heads) else exists (select from allowed) end
       or exists (select from queue_heads) or exists (select from walk where steps >= max_jobs + 50),
     (
@@ -1113,6 +1199,22 @@ AS $function$
     $1.flags::text
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_failures_of(job_id bigint)
+ RETURNS json
+ LANGUAGE sql
+ STABLE STRICT
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select json_agg(
+    json_build_object(
+      'attempt', record.attempt, 'failedAt', "graphile_worker"._private_kongtask_millis(record.failed_at), 'tag', record.tag,
+      'message', record.message, 'data', record.data
+    ) order by record.attempt
+  )
+  from "graphile_worker"._private_kongtask_failed_attempts as record
+  where record.job_id = $1
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_force_unlock(pools text[])
  RETURNS SETOF graphile_worker._private_jobs
  LANGUAGE plpgsql
@@ -1143,6 +1245,32 @@ begin
   if unlocked > 0 then
     perform "graphile_worker"._private_kongtask_notify(unlocked);
   end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hand_over(details graphile_worker._private_kongtask_job_details)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select json_build_object(
+    'retains', details.retain > interval '0', 'origin', details.origin, 'metadata', details.metadata,
+    'trace', details.trace, 'bundle', details.bundle_id::text
+  )::text
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hand_over_batch(job_ids bigint[])
+ RETURNS TABLE(id text, details text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+begin
+  return query
+  select detail.job_id::text, "graphile_worker"._private_kongtask_hand_over(detail)
+  from "graphile_worker"._private_kongtask_job_details as detail
+  where detail.job_id = any (job_ids);
 end
 $function$;
 
@@ -1251,6 +1379,64 @@ AS $function$
   select locked_at is null or locked_at = 'infinity' or locked_at < now() - interval '4 hours'
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_job_turned()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  detail "graphile_worker"._private_kongtask_job_details;
+begin
+  if new.attempts >= new.max_attempts and (new.locked_at is null or new.locked_at = 'infinity') then
+    update "graphile_worker"._private_kongtask_job_details as known
+    set outcome = coalesce(known.outcome, 'failed'), stopped_at = now()
+    where known.job_id = new.id and known.stopped_at is null
+    returning * into detail;
+    if detail.awaited then
+      perform "graphile_worker"._private_kongtask_tell(array[new.id]);
+    end if;
+  else
+    update "graphile_worker"._private_kongtask_job_details as known
+    set outcome = null, reason = null, stopped_at = null
+    where known.job_id = new.id and known.stopped_at is not null;
+  end if;
+  return null;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_jobs_deleted()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  ids bigint[];
+begin
+  ids := array(
+    select detail.job_id
+    from gone
+    cross join lateral (
+      select known.job_id from "graphile_worker"._private_kongtask_job_details as known where known.job_id = gone.id offset 0
+    ) as detail
+    order by detail.job_id
+  );
+  if ids <> '{}' then
+    perform from "graphile_worker"._private_kongtask_job_details as detail
+    where detail.job_id = any (ids)
+    order by detail.job_id
+    for update;
+    perform "graphile_worker"._private_kongtask_stop(array(
+      select cast(row(gone.*) as "graphile_worker"._private_jobs) from gone where gone.id = any (ids)
+    ));
+  end if;
+  return null;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_batch(task_names text[], max_jobs integer)
  RETURNS TABLE(id text, task integer, payload text, run_at double precision, created_at double precision, rest text)
  LANGUAGE plpgsql
@@ -1330,6 +1516,20 @@ begin
   -- Qualified: the columns of the result have the same names.
   order by job.run_at nulls first, job.id limit max_jobs
   for update skip locked;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_mark(job_ids bigint[], new_outcome text, new_reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  update "graphile_worker"._private_kongtask_job_details as detail
+  set outcome = case when new_outcome = 'completed' then new_outcome else coalesce(detail.outcome, new_outcome) end,
+    reason = coalesce(detail.reason, new_reason)
+  where detail.job_id = any (job_ids);
 end
 $function$;
 
@@ -1413,6 +1613,28 @@ begin
   set attempts = attempts + 1, locked_by = pool, locked_at = greatest(clock_timestamp(), updated_at)
   where id = any (job_ids) and exists (select from holder)
   returning id;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_put_details(job_ids bigint[], details json)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+begin
+  insert into "graphile_worker"._private_kongtask_job_details as known
+    (job_id, retain, awaited, origin, metadata, trace, bundle_id)
+  select
+    item.job_id, (item.detail ->> 'retain')::float8 * interval '1 millisecond',
+    coalesce((item.detail ->> 'awaited')::bool, false), item.detail ->> 'origin', (item.detail ->> 'metadata')::json,
+    item.detail ->> 'trace', (item.detail ->> 'bundle')::bigint
+  from rows from (unnest(job_ids), json_array_elements(details)) as item (job_id, detail)
+  where json_typeof(item.detail) = 'object'
+  order by item.job_id
+  on conflict (job_id) do update
+  set retain = excluded.retain, awaited = known.awaited or excluded.awaited, origin = excluded.origin,
+    metadata = excluded.metadata, trace = excluded.trace, bundle_id = excluded.bundle_id;
 end
 $function$;
 
@@ -1536,7 +1758,9 @@ begin
 
   if target.id is null then
     return;
-  elsif target.locked_at < 'infinity' then
+  end if;
+  perform "graphile_worker"._private_kongtask_mark(array[target.id], 'cancelled', 'removed');
+  if target.locked_at < 'infinity' then
     update "graphile_worker"._private_jobs as job
     set key = null, attempts = job.max_attempts, updated_at = greatest(clock_timestamp(), job.locked_at + interval '1 microsecond')
     where job.id = target.id
@@ -1565,6 +1789,28 @@ begin
   update "graphile_worker"._private_job_queues as queue
   set locked_at = clock_timestamp()
   where queue.id = any (array(select renewed.job_queue_id from renewed)) and queue.locked_by = pool;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_replace(jobs graphile_worker._private_jobs[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+declare
+  ids bigint[];
+begin
+  ids := array(
+    select detail.job_id from "graphile_worker"._private_kongtask_job_details as detail
+    where detail.job_id = any (array(select job.id from unnest(jobs) as job))
+    order by detail.job_id
+    for update
+  );
+  if ids <> '{}' then
+    perform "graphile_worker"._private_kongtask_mark(ids, 'cancelled', 'replaced by its key');
+    perform "graphile_worker"._private_kongtask_stop(array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled');
+  end if;
 end
 $function$;
 
@@ -1692,7 +1938,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] DEFAULT NULL::bigint[])
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] DEFAULT NULL::bigint[], endings json DEFAULT NULL::json)
  RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1707,6 +1953,21 @@ begin
     delete from "graphile_worker"._private_jobs
     where id = any (completed_ids || cancelled_ids) and locked_by is not distinct from pool
     returning id, job_queue_id, last_error is not null as has_failed
+  ), ended as (
+    insert into "graphile_worker"._private_kongtask_job_details as known (job_id, retain, outcome, reason, result)
+    select
+      completed.id, ending.retain * interval '1 millisecond',
+      case when completed.id = any (cancelled_ids) then 'cancelled' else 'completed' end, ending.reason, ending.result::json
+    from json_to_recordset(endings) as ending (id int8, retain float8, result text, reason text)
+    join completed on completed.id = ending.id
+    where ending.retain > 0 or exists (
+      select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = ending.id
+    )
+    order by completed.id
+    on conflict (job_id) do update
+    set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
+      reason = coalesce(known.reason, excluded.reason), result = excluded.result
+    returning job_id
   ), requests as (
     delete from "graphile_worker"._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
@@ -1724,10 +1985,16 @@ begin
         where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
       ) end
     from json_to_recordset(failures) as failure (
-      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
+      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json, retain float8
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
-    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
+    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data, failure.retain,
+      job.attempts >= job.max_attempts as is_final
+  ), retained as (
+    insert into "graphile_worker"._private_kongtask_job_details as known (job_id, retain)
+    select id, retain * interval '1 millisecond' from failed where is_final and retain > 0
+    order by id
+    on conflict (job_id) do update set retain = coalesce(known.retain, excluded.retain)
   ), recorded as (
     insert into "graphile_worker"._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)
     select id, attempt, tag, error, data::json from failed where attempt is not null
@@ -1738,7 +2005,13 @@ begin
     where record.job_id = failed.id and record.attempt <= failed.attempt - 100
   ), forgotten_jobs as (
     delete from "graphile_worker"._private_kongtask_failed_attempts
-    where job_id = any (array(select id from completed where has_failed))
+    -- Those of jobs with details go when the history has read them.
+    where job_id = any (array(
+      select id from completed
+      where has_failed and id not in (select job_id from ended) and not exists (
+        select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = completed.id
+      )
+    ))
   ), released as (
     update "graphile_worker"._private_jobs as job
     set locked_by = null, locked_at = null,
@@ -1768,17 +2041,21 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], fallible_ids bigint[], failures json, releases json)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], kept_ids bigint[], fallible_ids bigint[], failures json, releases json, endings json)
  RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
   update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
-  perform "graphile_worker"._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]');
+  perform "graphile_worker"._private_kongtask_settle(
+    null, completed_ids, cancelled_ids, '[]', '[]', null, case when cancelled_ids <> '{}' then endings end
+  );
   if fallible_ids <> '{}' then
     begin
-      perform "graphile_worker"._private_kongtask_settle(null, '{}', '{}', failures, releases);
+      perform "graphile_worker"._private_kongtask_settle(
+        null, kept_ids, '{}', failures, releases, null, case when kept_ids <> '{}' then endings end
+      );
     exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
       return query select "graphile_worker"._private_kongtask_promote(own_pool, fallible_ids);
     end;
@@ -1786,7 +2063,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_late(pool text, untouched json, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_late(pool text, untouched json, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, endings json)
  RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1804,7 +2081,8 @@ begin
     for update of job skip locked
   );
   perform "graphile_worker"._private_kongtask_promote(pool, free_ids);
-  return query select "graphile_worker"._private_kongtask_settle(pool, completed_ids, cancelled_ids, failures, releases);
+  return query
+  select "graphile_worker"._private_kongtask_settle(pool, completed_ids, cancelled_ids, failures, releases, null, endings);
 end
 $function$;
 
@@ -1820,6 +2098,64 @@ AS $function$
     when attempts > 0 then 'retrying'
     else 'scheduled'
   end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_stop(jobs graphile_worker._private_jobs[], state text DEFAULT NULL::text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  awaited_ids bigint[];
+begin
+  with details as (
+    delete from "graphile_worker"._private_kongtask_job_details
+    where job_id = any (array(select job.id from unnest(jobs) as job))
+    returning *
+  ), stopped as (
+    select
+      job.*, details.retain, details.awaited, details.bundle_id, details.origin, details.metadata, details.reason,
+      details.result, details.stopped_at,
+      coalesce(details.retain > interval '0', false) as is_retained,
+      coalesce(
+        _private_kongtask_stop.state, details.outcome,
+        case when job.attempts >= job.max_attempts and (job.locked_at is null or job.locked_at = 'infinity')
+          then 'failed' else 'completed' end
+      ) as state
+    from details join unnest(jobs) as job on job.id = details.job_id
+  ), kept as (
+    insert into "graphile_worker"._private_kongtask_history (
+      job_id, revision, task, queue_name, state, payload, priority, run_at, attempts, max_attempts, key, flags, created_at,
+      started_at, stopped_at, error, failed_attempts, result, bundle_id, origin, metadata, is_retained, expires_at
+    )
+    select
+      id, revision, "graphile_worker"._private_kongtask_task_name(task_id), "graphile_worker"._private_kongtask_queue_name(job_queue_id), state,
+      case when is_retained then payload end, priority, run_at, attempts, max_attempts, key, flags, created_at,
+      nullif(locked_at, 'infinity'), coalesce(stopped_at, now()),
+      case state when 'cancelled' then reason when 'failed' then last_error end,
+      case when is_retained or state = 'failed' then "graphile_worker"._private_kongtask_failures_of(id) end,
+      case when is_retained and state = 'completed' then result end, bundle_id, origin,
+      case when is_retained then metadata end, is_retained,
+      now() + case when awaited then greatest(retain, interval '1 minute') else retain end
+    from stopped
+    where is_retained or awaited
+    on conflict (job_id, revision) do update
+    set state = excluded.state, payload = excluded.payload, attempts = excluded.attempts, started_at = excluded.started_at,
+      stopped_at = excluded.stopped_at, error = excluded.error, failed_attempts = excluded.failed_attempts,
+      result = excluded.result, is_retained = excluded.is_retained, expires_at = excluded.expires_at
+  )
+  select array_agg(id order by id) filter (where awaited) into awaited_ids from stopped;
+
+  -- After the history has read them.
+  delete from "graphile_worker"._private_kongtask_failed_attempts as record
+  where record.job_id = any (array(select job.id from unnest(jobs) as job where job.last_error is not null));
+
+  if awaited_ids is not null then
+    perform "graphile_worker"._private_kongtask_tell(awaited_ids);
+  end if;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_sweep(lease interval)
@@ -1859,6 +2195,9 @@ begin
 
   delete from "graphile_worker"._private_kongtask_failed_attempts as record
   where not exists (select from "graphile_worker"._private_jobs as job where job.id = record.job_id);
+
+  delete from "graphile_worker"._private_kongtask_job_details as detail
+  where not exists (select from "graphile_worker"._private_jobs as job where job.id = detail.job_id);
 
   delete from "graphile_worker"._private_kongtask_batches as batch
   where not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = batch.pool)
@@ -1914,6 +2253,20 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_task_name(task_id i
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
   select task.identifier from "graphile_worker"._private_tasks as task where task.id = task_id
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_tell(job_ids bigint[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+begin
+  perform pg_notify(
+    'kongtask:stopped', json_build_object('schema', 'graphile_worker', 'jobs', json_agg(job.id::text order by job.id))::text
+  )
+  from unnest(job_ids) with ordinality as job (id, place)
+  group by job.place / 300;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_uncharged(attempts integer, max_attempts integer, key text, updated_at timestamp with time zone, locked_at timestamp with time zone)
@@ -2001,12 +2354,20 @@ $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker.complete_jobs(job_ids bigint[])
  RETURNS SETOF graphile_worker._private_jobs
- LANGUAGE sql
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-  delete from "graphile_worker"._private_jobs as job
-  where job.id = any (job_ids) and "graphile_worker"._private_kongtask_is_free(job.locked_at)
-  returning *
+begin
+  return query
+  with completed as (
+    delete from "graphile_worker"._private_jobs as job
+    where job.id = any (job_ids) and "graphile_worker"._private_kongtask_is_free(job.locked_at)
+    returning *
+  ), marked as materialized (
+    select "graphile_worker"._private_kongtask_mark(array(select id from completed), 'completed', null)
+  )
+  select completed.* from completed where (select count(*) from marked) > 0;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker.force_unlock_workers(worker_ids text[])
@@ -2056,6 +2417,7 @@ begin
     end if;
   end loop;
 
+  perform "graphile_worker"._private_kongtask_mark(array[target.id], 'cancelled', 'removed');
   if "graphile_worker"._private_kongtask_is_free(target.locked_at) then
     delete from "graphile_worker"._private_jobs as job where job.id = target.id;
     perform "graphile_worker"._private_kongtask_notify(-1);
@@ -2136,6 +2498,12 @@ CREATE INDEX jobs_queue_due_index ON graphile_worker._private_jobs USING btree (
 
 CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (task_id, job_queue_id, priority, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NOT NULL));
 
+CREATE INDEX kongtask_history_expiry_index ON graphile_worker._private_kongtask_history USING btree (expires_at);
+
+CREATE TRIGGER kongtask_job_turned AFTER UPDATE ON graphile_worker._private_jobs FOR EACH ROW WHEN ((((old.attempts >= old.max_attempts) AND ((old.locked_at IS NULL) OR (old.locked_at = 'infinity'::timestamp with time zone))) IS DISTINCT FROM ((new.attempts >= new.max_attempts) AND ((new.locked_at IS NULL) OR (new.locked_at = 'infinity'::timestamp with time zone))))) EXECUTE FUNCTION graphile_worker._private_kongtask_job_turned();
+
+CREATE TRIGGER kongtask_jobs_deleted AFTER DELETE ON graphile_worker._private_jobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION graphile_worker._private_kongtask_jobs_deleted();
+
 INSERT INTO graphile_worker.migrations (id, breaking) VALUES
   (1, true),
   (2, false),
@@ -2169,4 +2537,6 @@ INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, ad
   (8, '0008_batches', false, NULL),
   (9, '0009_batches', false, NULL),
   (10, '0010_schedules', false, NULL),
-  (11, '0011_schedules', false, NULL);
+  (11, '0011_schedules', false, NULL),
+  (12, '0012_outcomes', false, NULL),
+  (13, '0013_outcomes', false, NULL);

@@ -44,6 +44,55 @@ export interface JobSpec {
   readonly key: string | undefined
   readonly keyMode: Job.KeyMode | undefined
   readonly flags: ReadonlyArray<string> | undefined
+  /** What few jobs have; none of it for a job that only finds another one with its key. */
+  readonly details?: JobDetails | undefined
+}
+
+/**
+ * What a job has beyond the columns of every job. A job without any of it costs nothing more.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface JobDetails {
+  /** For how many milliseconds the history keeps the job when it has stopped; 0 for not at all, whatever its worker says. */
+  readonly retain?: number | undefined
+  /** Whether somebody will wait for its end, which is announced then. */
+  readonly awaited?: boolean | undefined
+  readonly origin?: string | undefined
+  /** JSON text. */
+  readonly metadata?: string | undefined
+  /** A W3C traceparent. */
+  readonly trace?: string | undefined
+}
+
+/**
+ * What a worker is told of a job's details.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HandedDetails {
+  /** Whether the history keeps the job; `undefined` leaves that to the worker. */
+  readonly retains: boolean | undefined
+  readonly origin: string | undefined
+  /** Decoded JSON. */
+  readonly metadata: unknown
+  readonly trace: string | undefined
+  readonly bundle: string | undefined
+}
+
+/**
+ * What is kept of a job that has completed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Kept {
+  /** The result as JSON text. */
+  readonly result?: string | undefined
+  /** For how many milliseconds, where the job itself does not say. */
+  readonly retain?: number | undefined
 }
 
 /**
@@ -55,6 +104,8 @@ export interface JobSpec {
 export interface ClaimedJob extends Job.Running {
   /** Decoded JSON, not yet decoded by the task's schema. */
   readonly payload: unknown
+  /** Left out for a job that has none. */
+  readonly details?: HandedDetails | undefined
 }
 
 /**
@@ -118,7 +169,7 @@ export interface Claim {
  * @since 0.1.0
  */
 export type Settlement =
-  | { readonly _tag: "Completed"; readonly id: Job.JobId }
+  | { readonly _tag: "Completed"; readonly id: Job.JobId; readonly keep?: Kept | undefined }
   | {
     readonly _tag: "Failed"
     readonly id: Job.JobId
@@ -130,9 +181,17 @@ export type Settlement =
     readonly record?: { readonly attempt: number; readonly tag: string; readonly data: string | undefined } | undefined
     /** Which entries of a payload that is an array stay in it, counted from 0; left out, it stays as it is. */
     readonly keep?: ReadonlyArray<number> | undefined
+    /** For how many milliseconds the history keeps a job that fails for good and is deleted, where it does not say so itself. */
+    readonly retain?: number | undefined
   }
   /** Ended for good, neither completed nor failed. */
-  | { readonly _tag: "Cancelled"; readonly id: Job.JobId; readonly reason: string | undefined }
+  | {
+    readonly _tag: "Cancelled"
+    readonly id: Job.JobId
+    readonly reason: string | undefined
+    /** As of a failed one. */
+    readonly retain?: number | undefined
+  }
   /** Given back, due in so many milliseconds: the attempt is not charged. */
   | { readonly _tag: "Snoozed"; readonly id: Job.JobId; readonly attempt: number; readonly delay: number }
   /** Given back: the attempt is not charged, unless somebody changed the job's attempts since. */
@@ -485,14 +544,15 @@ export interface Store {
    * Runs an effect in a transaction of this store's client and completes the pool's job in the same one: both happen, or
    * neither. Succeeds with `None`, and without the effect's writes, when the job was not the pool's any more. When the
    * connection breaks at the commit, or gives no answer before the deadline, the job's row tells what became of it.
-   * `held` is asked for when the effect has ended, and means what it does in `settle`.
+   * `held` is asked for when the effect has ended, and means what it does in `settle`; `keep` is what is to be kept.
    */
   readonly completeWith: <A, E, R>(
     pool: string,
     id: Job.JobId,
     effect: Effect.Effect<A, E, R>,
     deadline: Duration.Duration,
-    held?: () => ReadonlyArray<Job.JobId>
+    held?: () => ReadonlyArray<Job.JobId>,
+    keep?: (value: A) => Kept | undefined
   ) => Effect.Effect<Option.Option<A>, E | KongTaskError, R>
 
   /**

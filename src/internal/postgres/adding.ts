@@ -80,6 +80,10 @@ const distinct = (specs: ReadonlyArray<JobSpec>) => {
   return { texts: `[${[...places.keys()].join(",")}]`, placeOf }
 }
 
+/** The details of jobs in turn, for `_private_kongtask_put_details`; null where none has any. */
+const detailsOf = (specs: ReadonlyArray<JobSpec>): string | null =>
+  specs.some((spec) => spec.details !== undefined) ? JSON.stringify(specs.map((spec) => spec.details ?? null)) : null
+
 /** What `insertJobs` answers: `specs_added` has the run_at, the state and the flags of each distinct spec. */
 interface InsertedRow {
   readonly ids: string
@@ -124,7 +128,11 @@ export const make = Effect.fnUntraced(function*({ sql, statements }: {
 }): Effect.fn.Return<Pick<Store, "add" | "addMany">, never, Scope.Scope> {
   const insert = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>, mayWait: boolean) {
     const { placeOf, texts } = distinct(specs)
-    const rows = yield* sql.unsafe<InsertedRow>(statements.insertJobs, [texts, placeOf, payloadsOf(specs), mayWait])
+    const details = detailsOf(specs)
+    const params = [texts, placeOf, payloadsOf(specs), mayWait]
+    const rows = yield* details === null
+      ? sql.unsafe<InsertedRow>(statements.insertJobs, params)
+      : sql.unsafe<InsertedRow>(statements.insertDetailedJobs, [...params, details])
     return rows[0] === undefined ? undefined : insertedJobs(specs, placeOf, rows[0])
   })
 
@@ -139,7 +147,7 @@ export const make = Effect.fnUntraced(function*({ sql, statements }: {
   const addInAnyMode = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
     const rows = yield* sql.unsafe<JobRow & { readonly place: number; readonly refused: boolean }>(
       statements.addJobs,
-      [...arraysOf(specs), true]
+      [...arraysOf(specs), true, detailsOf(specs)]
     )
     const refusal = rows.find((row) => row.refused)
     if (refusal === undefined) return rows.map(toJob)
@@ -154,7 +162,7 @@ export const make = Effect.fnUntraced(function*({ sql, statements }: {
 
   const add = Effect.fnUntraced(function*(spec: JobSpec) {
     if (spec.key === undefined) return yield* insertOne(spec)
-    if (isOurs(spec)) return (yield* addInAnyMode([spec]))[0]!
+    if (isOurs(spec) || spec.details !== undefined) return (yield* addInAnyMode([spec]))[0]!
     const rows = yield* sql.unsafe<JobRow>(statements.add, [
       spec.task,
       spec.payload,

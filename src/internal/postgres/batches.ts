@@ -80,13 +80,25 @@ export const make = ({ failure, run, sql, statements }: {
       let jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
       if (jobs.length > 0) {
         isNoted = true
-        const noted = yield* run<{ readonly id: JobId }>("batch", statements.noteBatch, [
-          stream,
-          pool,
-          arrayText(jobs)
-        ])
-        if (noted.length > 0) {
-          const suspects = new Set(noted.map(({ id }) => id))
+        const noted = yield* run<{ readonly id: JobId; readonly details: string | null }>(
+          "batch",
+          statements.noteBatch,
+          [
+            stream,
+            pool,
+            arrayText(jobs)
+          ]
+        )
+        const suspects = new Set<JobId>()
+        const details = new Map<JobId, string>()
+        for (const row of noted) {
+          if (row.details === null) suspects.add(row.id)
+          else details.set(row.id, row.details)
+        }
+        if (details.size > 0) {
+          for (const job of jobs) job.handOver(details.get(job.id))
+        }
+        if (suspects.size > 0) {
           yield* inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
           jobs = jobs.filter(({ id }) => !suspects.has(id))
           // Nobody settles a batch without jobs, and the charge would be lost.
@@ -110,7 +122,7 @@ export const make = ({ failure, run, sql, statements }: {
         settle: (settlements) =>
           Effect.suspend(() => {
             isUsed = true
-            const { cancelled, completed, failures, fallible, releases } = partition(settlements)
+            const { cancelled, completed, endings, failures, fallible, kept, releases } = partition(settlements)
             const written = completed.length === settlements.length
               ? Effect.as(inBatch("settle", statements.completeBatch, [stream, arrayText(settlements)]), [])
               : inBatch("settle", statements.settleBatch, [
@@ -118,9 +130,11 @@ export const make = ({ failure, run, sql, statements }: {
                 pool,
                 completed,
                 cancelled,
+                kept,
                 fallible,
                 failures,
-                releases
+                releases,
+                endings
               ])
             return Effect.map(Effect.tap(written, () => commit), toIds)
           })
@@ -128,15 +142,18 @@ export const make = ({ failure, run, sql, statements }: {
     }),
     forgetBatch: (stream) => Effect.map(run("settle", statements.forgetBatch, [stream]), (rows) => rows.length > 0),
     settleLate: Effect.fnUntraced(function*(pool, outcomes) {
-      const { cancelled, completed, failures, releases } = partition(outcomes.map(({ settlement }) => settlement))
+      const { cancelled, completed, endings, failures, kept, releases } = partition(
+        outcomes.map(({ settlement }) => settlement)
+      )
       const untouched = outcomes.map(({ job }) => ({ id: job.id, attempts: job.attempt - 1, revision: job.revision }))
       const rows = yield* run<{ readonly id: JobId }>("settle", statements.settleLate, [
         pool,
         JSON.stringify(untouched),
-        completed,
+        completed.concat(kept),
         cancelled,
         failures,
-        releases
+        releases,
+        endings
       ])
       return new Set(rows.map((row) => row.id))
     })

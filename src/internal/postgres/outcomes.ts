@@ -4,15 +4,23 @@ import type { Settlement } from "../../JobStore.ts"
 export const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
   const cancelled: Array<string> = []
+  const kept: Array<string> = []
   const failures: Array<{ readonly id: string } & Record<string, unknown>> = []
   const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
+  const endings: Array<{ readonly id: string } & Record<string, unknown>> = []
   for (const settlement of settlements) {
     switch (settlement._tag) {
       case "Completed":
-        completed.push(settlement.id)
+        if (settlement.keep === undefined) {
+          completed.push(settlement.id)
+        } else {
+          kept.push(settlement.id)
+          endings.push({ id: settlement.id, ...settlement.keep })
+        }
         break
       case "Cancelled":
         cancelled.push(settlement.id)
+        endings.push({ id: settlement.id, reason: settlement.reason, retain: settlement.retain })
         break
       case "Failed":
         failures.push({
@@ -20,6 +28,7 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
           error: settlement.error,
           retry_in: settlement.retryIn ?? null,
           keep: settlement.keep,
+          retain: settlement.retain,
           ...settlement.record
         })
         break
@@ -31,10 +40,14 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
     }
   }
   return {
+    /** Without anything to keep. */
     completed,
+    /** Completed with something to keep. */
+    kept,
     cancelled,
-    fallible: [...failures, ...releases].map(({ id }) => id),
+    fallible: [...failures, ...releases].map(({ id }) => id).concat(kept),
     failures: JSON.stringify(failures),
-    releases: JSON.stringify(releases)
+    releases: JSON.stringify(releases),
+    endings: endings.length === 0 ? null : JSON.stringify(endings)
   }
 }

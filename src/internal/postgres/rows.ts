@@ -1,6 +1,6 @@
 import * as DateTime from "effect/DateTime"
 import * as Job from "../../Job.ts"
-import type { ClaimedJob, Counts, Place, Stats } from "../../JobStore.ts"
+import type { ClaimedJob, Counts, HandedDetails, Place, Stats } from "../../JobStore.ts"
 
 /** A job as the statements answer it. */
 export interface JobRow {
@@ -24,7 +24,9 @@ export interface JobRow {
 }
 
 /** A job as a claim answers it. */
-export type ClaimedRow = Omit<JobRow, "state" | "updated_at" | "locked_at" | "locked_by">
+export type ClaimedRow = Omit<JobRow, "state" | "updated_at" | "locked_at" | "locked_by"> & {
+  readonly details: string | null
+}
 
 export const flagNames = (flags: string | null): ReadonlyArray<string> =>
   flags === null ? [] : Object.keys(JSON.parse(flags))
@@ -91,6 +93,7 @@ export class Claimed implements ClaimedJob {
   readonly priority: number
   readonly revision: number
   readonly lastError: string | undefined
+  declare details?: HandedDetails
   readonly #runAt: number
   readonly #createdAt: number
   readonly #flags: string | null
@@ -115,6 +118,20 @@ export class Claimed implements ClaimedJob {
     this.#runAt = row.run_at
     this.#createdAt = row.created_at
     this.#flags = flags
+  }
+
+  /** Takes what the job has beyond the columns of every job. */
+  handOver(details: string | null | undefined): this {
+    if (details === null || details === undefined) return this
+    const { bundle, metadata, origin, retains, trace } = JSON.parse(details)
+    this.details = {
+      retains: retains ?? undefined,
+      origin: origin ?? undefined,
+      metadata: metadata ?? undefined,
+      trace: trace ?? undefined,
+      bundle: bundle ?? undefined
+    }
+    return this
   }
 
   get isLastAttempt(): boolean {
@@ -155,7 +172,7 @@ export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<Claime
       null,
       row.last_error,
       row.priority
-    ])
+    ]).handOver(row.details)
   ).toSorted(Claimed.compare)
 
 /** The jobs of a batch, in the order of claims; `attempt` is the one to come. */

@@ -37,10 +37,20 @@ export const make = (schema: string) => ({
     select ids, created_at, specs_added
     from ${schema}._private_kongtask_insert_jobs($1::json, $2::int[], $3::json, $4::bool)`,
 
+  /** The same for jobs some of which have details: $5 those, or null, of each in turn. */
+  insertDetailedJobs: `
+    with added as materialized (
+      select ids, created_at, specs_added
+      from ${schema}._private_kongtask_insert_jobs($1::json, $2::int[], $3::json, $4::bool)
+    ), detailed as materialized (
+      select ${schema}._private_kongtask_put_details(string_to_array(ids, ',')::int8[], $5::json) from added
+    )
+    select ids, created_at, specs_added from added where (select count(*) from detailed) > 0`,
+
   /**
    * $1 the specs, a JSON array of [task, queue, run_at, delay, attempts, key, priority, flags, key mode]; $2 their
    * payloads; $3 whether one that is refused refuses all: then its row is the job that has the key, and the other rows
-   * are void. Names as in `add`.
+   * are void; $4 their details, or null. Names as in `add`.
    */
   addJobs: `
     select added.place, added.refused, job.id::text as id,
@@ -52,7 +62,7 @@ export const make = (schema: string) => ({
       job.max_attempts::int4 as max_attempts, job.last_error, ${schema}._private_kongtask_millis(job.created_at) as created_at,
       ${schema}._private_kongtask_millis(job.updated_at) as updated_at, job.key, ${schema}._private_kongtask_millis(job.locked_at) as locked_at, job.locked_by,
       job.revision::int4 as revision, job.flags::text as flags
-    from ${schema}._private_kongtask_add_jobs($1::json, $2::json, $3::bool) as added
+    from ${schema}._private_kongtask_add_jobs($1::json, $2::json, $3::bool, $4::json) as added
     cross join lateral (select (added.job).*) as job
     left join ${schema}._private_tasks as task on task.id = job.task_id
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id
@@ -152,7 +162,7 @@ export const make = (schema: string) => ({
    */
   claim: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
-      flags, contended, next_due_in
+      flags, details, contended, next_due_in
     from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])`,
 
   /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. */
@@ -164,21 +174,29 @@ export const make = (schema: string) => ({
     select id, task, payload, run_at, created_at, rest
     from ${schema}._private_kongtask_lock_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int)`,
 
-  /** $1 stream, $2 pool, $3 ids as an array's text, outside the batch's transaction. One row a suspect. */
-  noteBatch:
-    `select suspect as id from ${schema}._private_kongtask_note_batch($1::text, $2::text, $3::text::int8[]) as suspect`,
+  /**
+   * $1 stream, $2 pool, $3 ids as an array's text, outside the batch's transaction. One row a suspect, and one with its
+   * details a job that has any.
+   */
+  noteBatch: `
+    select suspect as id, null::text as details
+    from ${schema}._private_kongtask_note_batch($1::text, $2::text, $3::text::int8[]) as suspect
+    union all
+    select id, details from ${schema}._private_kongtask_hand_over_batch($3::text::int8[])`,
 
   /** $1 pool, $2 ids, inside a batch's transaction. */
   chargeSuspects: `select ${schema}._private_kongtask_charge_suspects($1::text, $2::text[]::int8[])::text`,
 
   /**
-   * $1 stream, $2 pool, $3 completed ids, $4 cancelled ids, $5 the ids of $6 failures and $7 releases, inside a batch's
-   * transaction. One row a job that was claimed instead.
+   * $1 stream, $2 pool, $3 completed ids, $4 cancelled ids, $5 ids that have completed with something to keep, $6 those and
+   * the ids of $7 failures and $8 releases, $9 what is to be kept, inside a batch's transaction. One row a job that was
+   * claimed instead.
    */
   settleBatch: `
     select claimed::text as id
     from ${schema}._private_kongtask_settle_batch(
-      $1::text, $2::text, $3::text[]::int8[], $4::text[]::int8[], $5::text[]::int8[], $6::json, $7::json
+      $1::text, $2::text, $3::text[]::int8[], $4::text[]::int8[], $5::text[]::int8[], $6::text[]::int8[], $7::json, $8::json,
+      $9::json
     ) as claimed`,
 
   /** $1 stream, $2 ids as an array's text. Inside a batch's transaction. */
@@ -193,11 +211,11 @@ export const make = (schema: string) => ({
   /** $1 pool. */
   endBatches: `delete from ${schema}._private_kongtask_batches where pool = $1::text`,
 
-  /** $1 pool, $2 [{id, attempts, revision}]; $3 to $6 as those of \`settle\`. */
+  /** $1 pool, $2 [{id, attempts, revision}]; $3 to $6 as $2 to $5 of \`settle\`; $7 as its $7. */
   settleLate: `
     select settled::text as id
     from ${schema}._private_kongtask_settle_late(
-      $1::text, $2::json, $3::text[]::int8[], $4::text[]::int8[], $5::json, $6::json
+      $1::text, $2::json, $3::text[]::int8[], $4::text[]::int8[], $5::json, $6::json, $7::json
     ) as settled`,
 
   /** $1 pool, $2 ids, inside a batch's transaction. One row a claimed job. */
@@ -210,21 +228,21 @@ export const make = (schema: string) => ({
    */
   claimAndBeat: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
-      flags, contended, next_due_in, false as beat, null::text as dead_pool, null::text as cancelled_job
+      flags, details, contended, next_due_in, false as beat, null::text as dead_pool, null::text as cancelled_job
     from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])
     union all
-    select null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, true, dead_pool,
+    select null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, true, dead_pool,
       cancelled_job
     from ${schema}._private_kongtask_heartbeat($1::text)`,
 
   /**
-   * $1 pool; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases; $6 ids of held jobs that keep their queues. One
-   * row a settled job.
+   * $1 pool; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases; $6 ids of held jobs that keep their queues; $7
+   * what is to be kept of completed and cancelled ones, or null. One row a settled job.
    */
   settle: `
     select settled::text as id
     from ${schema}._private_kongtask_settle(
-      $1::text, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json, $6::text[]::int8[]
+      $1::text, $2::text[]::int8[], $3::text[]::int8[], $4::json, $5::json, $6::text[]::int8[], $7::json
     ) as settled`,
 
   /** $1 pool, $2 id. Waits for a transaction in flight that deletes the job. Primary key. */

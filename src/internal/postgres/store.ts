@@ -170,14 +170,15 @@ const makeStore = Effect.fnUntraced(function*(
     claim,
     ...(isEmbedded(client) ? noBatches : Batches.make({ sql, statements, failure, run })),
     settle: Effect.fnUntraced(function*(pool, settlements, held = []) {
-      const { cancelled, completed, failures, releases } = partition(settlements)
+      const { cancelled, completed, endings, failures, kept, releases } = partition(settlements)
       const rows = yield* run<{ readonly id: Job.JobId }>("settle", statements.settle, [
         pool,
-        completed,
+        kept.length === 0 ? completed : completed.concat(kept),
         cancelled,
         failures,
         releases,
-        held
+        held,
+        endings
       ])
       return new Set(rows.map((row) => row.id))
     }),

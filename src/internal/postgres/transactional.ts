@@ -7,7 +7,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
-import type { Store } from "../../JobStore.ts"
+import type { Kept, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { answeredWithin, unanswered } from "../deadline.ts"
 import { withTransaction } from "./errors.ts"
@@ -36,25 +36,28 @@ export const make = ({ failure, sql, statements }: {
   id: JobId,
   effect: Effect.Effect<A, E, R>,
   deadline: Duration.Duration,
-  held: () => ReadonlyArray<JobId> = () => []
+  held: () => ReadonlyArray<JobId> = () => [],
+  keep: (value: A) => Kept | undefined = () => undefined
 ) =>
   Effect.suspend(() => {
     let exit: Exit.Exit<A, E> | undefined
-    const complete = Effect.filterOrFail(
-      Effect.suspend(() =>
-        sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]", held()])
-      ),
-      (rows) => rows.length > 0,
-      () => "taken" as const
-    ).pipe(
-      Effect.andThen(sql.unsafe("commit and chain")),
-      Effect.timeoutOrElse({ duration: deadline, orElse: () => Effect.fail("unanswered" as const) })
-    )
+    const complete = (kept: Kept | undefined) =>
+      Effect.filterOrFail(
+        Effect.suspend(() => {
+          const endings = kept === undefined ? null : JSON.stringify([{ id, ...kept }])
+          return sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]", held(), endings])
+        }),
+        (rows) => rows.length > 0,
+        () => "taken" as const
+      ).pipe(
+        Effect.andThen(sql.unsafe("commit and chain")),
+        Effect.timeoutOrElse({ duration: deadline, orElse: () => Effect.fail("unanswered" as const) })
+      )
     const attempt = Effect.flatMap(
       Effect.exit(effect),
       (ended): Effect.Effect<A, Reason | SqlError> => {
         exit = ended
-        return Exit.isSuccess(ended) ? Effect.as(complete, ended.value) : Effect.fail("failed")
+        return Exit.isSuccess(ended) ? Effect.as(complete(keep(ended.value)), ended.value) : Effect.fail("failed")
       }
     )
     const stillHeld = sql.unsafe<{ readonly id: string }>(statements.holds, [pool, id]).pipe(

@@ -1,0 +1,288 @@
+-- breaking: false
+-- repeatable: true
+--
+-- A job has stopped for good: one mechanism, whoever stops it, graphile-worker and statements by hand included. A job that
+-- is deleted has stopped, and so has one whose attempts are used up while nobody holds it; the latter lives again when that
+-- changes. Statements of ours say beforehand what becomes of a job, in its details row (`outcome`); a delete without that
+-- means completed, because that is how graphile-worker completes jobs. Jobs without a details row are nobody's business
+-- here: they cost a probe of an index each, in one statement for all that a statement deletes.
+--
+-- Bundles are counted in three places, each of which has locked the details rows in the order of job_id, and is left to do
+-- with `bundle_id`: _private_kongtask_stop for members that leave (of those with `stopped_at` the end was counted when they
+-- failed), and _private_kongtask_job_turned for members that fail and for failed ones that live again.
+
+-- What the worker that claims a job is told of its details. Inlined.
+create or replace function :schema._private_kongtask_hand_over(details :schema._private_kongtask_job_details)
+returns text
+language sql
+stable
+as $body$
+  select json_build_object(
+    'retains', details.retain > interval '0', 'origin', details.origin, 'metadata', details.metadata,
+    'trace', details.trace, 'bundle', details.bundle_id::text
+  )::text
+$body$;
+
+-- The same of the jobs of a batch, for those that have any. Primary key.
+create or replace function :schema._private_kongtask_hand_over_batch(job_ids bigint[])
+returns table (id text, details text)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $body$
+begin
+  return query
+  select detail.job_id::text, :schema._private_kongtask_hand_over(detail)
+  from :schema._private_kongtask_job_details as detail
+  where detail.job_id = any (job_ids);
+end
+$body$;
+
+-- Writes the details of jobs that this transaction has added. `details` has an object for each job in turn, or null:
+-- retain in milliseconds, awaited, origin, metadata as JSON text, trace, bundle.
+create or replace function :schema._private_kongtask_put_details(job_ids bigint[], details json)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+begin
+  insert into :schema._private_kongtask_job_details as known
+    (job_id, retain, awaited, origin, metadata, trace, bundle_id)
+  select
+    item.job_id, (item.detail ->> 'retain')::float8 * interval '1 millisecond',
+    coalesce((item.detail ->> 'awaited')::bool, false), item.detail ->> 'origin', (item.detail ->> 'metadata')::json,
+    item.detail ->> 'trace', (item.detail ->> 'bundle')::bigint
+  from rows from (unnest(job_ids), json_array_elements(details)) as item (job_id, detail)
+  where json_typeof(item.detail) = 'object'
+  order by item.job_id
+  on conflict (job_id) do update
+  set retain = excluded.retain, awaited = known.awaited or excluded.awaited, origin = excluded.origin,
+    metadata = excluded.metadata, trace = excluded.trace, bundle_id = excluded.bundle_id;
+end
+$body$;
+
+-- Says what becomes of jobs, before the statement that ends them or, for those that run, before their end. Of two such
+-- words the first one holds, but that a job which has failed may be completed by hand.
+create or replace function :schema._private_kongtask_mark(job_ids bigint[], new_outcome text, new_reason text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+begin
+  update :schema._private_kongtask_job_details as detail
+  set outcome = case when new_outcome = 'completed' then new_outcome else coalesce(detail.outcome, new_outcome) end,
+    reason = coalesce(detail.reason, new_reason)
+  where detail.job_id = any (job_ids);
+end
+$body$;
+
+-- Tells those who wait for these jobs. A message has 8,000 bytes at most.
+create or replace function :schema._private_kongtask_tell(job_ids bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+begin
+  perform pg_notify(
+    'kongtask:stopped', json_build_object('schema', :schema_literal, 'jobs', json_agg(job.id::text order by job.id))::text
+  )
+  from unnest(job_ids) with ordinality as job (id, place)
+  group by job.place / 300;
+end
+$body$;
+
+-- What is recorded of the failed attempts of a job.
+create or replace function :schema._private_kongtask_failures_of(job_id bigint)
+returns json
+language sql
+stable
+strict
+set search_path = pg_catalog, pg_temp
+as $body$
+  select json_agg(
+    json_build_object(
+      'attempt', record.attempt, 'failedAt', :schema._private_kongtask_millis(record.failed_at), 'tag', record.tag,
+      'message', record.message, 'data', record.data
+    ) order by record.attempt
+  )
+  from :schema._private_kongtask_failed_attempts as record
+  where record.job_id = $1
+$body$;
+
+-- Ends these jobs for good, as they last were: each has a details row, which this transaction has locked, and it goes. What
+-- is retained goes to the history; of what is only awaited, its end is kept there for a minute. `state` is what has become
+-- of all of them, where it is known. Primary keys.
+create or replace function :schema._private_kongtask_stop(jobs :schema._private_jobs[], state text default null)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+#variable_conflict use_column
+declare
+  awaited_ids bigint[];
+begin
+  with details as (
+    delete from :schema._private_kongtask_job_details
+    where job_id = any (array(select job.id from unnest(jobs) as job))
+    returning *
+  ), stopped as (
+    select
+      job.*, details.retain, details.awaited, details.bundle_id, details.origin, details.metadata, details.reason,
+      details.result, details.stopped_at,
+      coalesce(details.retain > interval '0', false) as is_retained,
+      coalesce(
+        _private_kongtask_stop.state, details.outcome,
+        case when job.attempts >= job.max_attempts and (job.locked_at is null or job.locked_at = 'infinity')
+          then 'failed' else 'completed' end
+      ) as state
+    from details join unnest(jobs) as job on job.id = details.job_id
+  ), kept as (
+    insert into :schema._private_kongtask_history (
+      job_id, revision, task, queue_name, state, payload, priority, run_at, attempts, max_attempts, key, flags, created_at,
+      started_at, stopped_at, error, failed_attempts, result, bundle_id, origin, metadata, is_retained, expires_at
+    )
+    select
+      id, revision, :schema._private_kongtask_task_name(task_id), :schema._private_kongtask_queue_name(job_queue_id), state,
+      case when is_retained then payload end, priority, run_at, attempts, max_attempts, key, flags, created_at,
+      nullif(locked_at, 'infinity'), coalesce(stopped_at, now()),
+      case state when 'cancelled' then reason when 'failed' then last_error end,
+      case when is_retained or state = 'failed' then :schema._private_kongtask_failures_of(id) end,
+      case when is_retained and state = 'completed' then result end, bundle_id, origin,
+      case when is_retained then metadata end, is_retained,
+      now() + case when awaited then greatest(retain, interval '1 minute') else retain end
+    from stopped
+    where is_retained or awaited
+    on conflict (job_id, revision) do update
+    set state = excluded.state, payload = excluded.payload, attempts = excluded.attempts, started_at = excluded.started_at,
+      stopped_at = excluded.stopped_at, error = excluded.error, failed_attempts = excluded.failed_attempts,
+      result = excluded.result, is_retained = excluded.is_retained, expires_at = excluded.expires_at
+  )
+  select array_agg(id order by id) filter (where awaited) into awaited_ids from stopped;
+
+  -- After the history has read them.
+  delete from :schema._private_kongtask_failed_attempts as record
+  where record.job_id = any (array(select job.id from unnest(jobs) as job where job.last_error is not null));
+
+  if awaited_ids is not null then
+    perform :schema._private_kongtask_tell(awaited_ids);
+  end if;
+end
+$body$;
+
+-- Ends what a job with a key was, before it is replaced in place and goes on under its id: cancelled, for whoever asked for
+-- it. Nothing for a job without details. Primary key.
+create or replace function :schema._private_kongtask_replace(jobs :schema._private_jobs[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  ids bigint[];
+begin
+  ids := array(
+    select detail.job_id from :schema._private_kongtask_job_details as detail
+    where detail.job_id = any (array(select job.id from unnest(jobs) as job))
+    order by detail.job_id
+    for update
+  );
+  if ids <> '{}' then
+    perform :schema._private_kongtask_mark(ids, 'cancelled', 'replaced by its key');
+    perform :schema._private_kongtask_stop(array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled');
+  end if;
+end
+$body$;
+
+-- For each statement that deletes jobs. The probe is lateral, with an offset, so that it is an index probe a job in any plan.
+-- As the owner of the schema: whoever may delete jobs need not know of our tables.
+create or replace function :schema._private_kongtask_jobs_deleted()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  ids bigint[];
+begin
+  ids := array(
+    select detail.job_id
+    from gone
+    cross join lateral (
+      select known.job_id from :schema._private_kongtask_job_details as known where known.job_id = gone.id offset 0
+    ) as detail
+    order by detail.job_id
+  );
+  if ids <> '{}' then
+    perform from :schema._private_kongtask_job_details as detail
+    where detail.job_id = any (ids)
+    order by detail.job_id
+    for update;
+    perform :schema._private_kongtask_stop(array(
+      select cast(row(gone.*) as :schema._private_jobs) from gone where gone.id = any (ids)
+    ));
+  end if;
+  return null;
+end
+$body$;
+
+-- For each job that fails for good, or lives again after that. As the owner of the schema.
+create or replace function :schema._private_kongtask_job_turned()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $body$
+declare
+  detail :schema._private_kongtask_job_details;
+begin
+  if new.attempts >= new.max_attempts and (new.locked_at is null or new.locked_at = 'infinity') then
+    update :schema._private_kongtask_job_details as known
+    set outcome = coalesce(known.outcome, 'failed'), stopped_at = now()
+    where known.job_id = new.id and known.stopped_at is null
+    returning * into detail;
+    if detail.awaited then
+      perform :schema._private_kongtask_tell(array[new.id]);
+    end if;
+  else
+    update :schema._private_kongtask_job_details as known
+    set outcome = null, reason = null, stopped_at = null
+    where known.job_id = new.id and known.stopped_at is not null;
+  end if;
+  return null;
+end
+$body$;
+
+-- PostgreSQL replaces triggers from version 14 on only.
+do $body$
+begin
+  if not exists (
+    select from pg_trigger
+    where tgrelid = format('%I._private_jobs', :schema_literal)::regclass and tgname = 'kongtask_jobs_deleted'
+  ) then
+    create trigger kongtask_jobs_deleted
+    after delete on :schema._private_jobs
+    referencing old table as gone
+    for each statement execute function :schema._private_kongtask_jobs_deleted();
+  end if;
+
+  if not exists (
+    select from pg_trigger
+    where tgrelid = format('%I._private_jobs', :schema_literal)::regclass and tgname = 'kongtask_job_turned'
+  ) then
+    create trigger kongtask_job_turned
+    after update on :schema._private_jobs
+    for each row
+    when (
+      (old.attempts >= old.max_attempts and (old.locked_at is null or old.locked_at = 'infinity'))
+        is distinct from (new.attempts >= new.max_attempts and (new.locked_at is null or new.locked_at = 'infinity'))
+    )
+    execute function :schema._private_kongtask_job_turned();
+  end if;
+end
+$body$;
