@@ -264,6 +264,21 @@ export interface Batch {
 }
 
 /**
+ * What one measurement of the queue has found.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Depths {
+  /** Jobs by task and state; what there is none of is left out. */
+  readonly jobs: ReadonlyArray<{ readonly task: string; readonly state: Job.State; readonly count: number }>
+  /** For how long the oldest job that could run has been due, by task. Tasks without one are left out. */
+  readonly oldestReady: ReadonlyMap<string, Duration.Duration>
+  /** There are more jobs than a measurement reads: the counts are lower bounds. */
+  readonly isPartial: boolean
+}
+
+/**
  * Which jobs `list`, `count` and `stats` look at. All given conditions must hold. Times are milliseconds since the
  * epoch; `After` includes the time, `Before` does not.
  *
@@ -453,6 +468,11 @@ export interface Store {
   readonly count: (filter: Filter) => Effect.Effect<number, KongTaskError>
   /** One statement. */
   readonly stats: (filter: Filter) => Effect.Effect<Stats, KongTaskError>
+  /**
+   * Counts jobs by task and state, when nobody has done so within that time; `None` otherwise. Two statements; reads at
+   * most a million jobs, and waits for nobody.
+   */
+  readonly measure: (unlessWithin: Duration.Duration) => Effect.Effect<Option.Option<Depths>, KongTaskError>
 
   /**
    * Deletes a job that nobody holds. One that is running loses its key and its

@@ -23,6 +23,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -30,6 +31,7 @@ import { randomBytes } from "node:crypto"
 import { isBadFlag, taskNameProblem } from "./internal/jobSpec.ts"
 import * as Attempt from "./internal/worker/attempt.ts"
 import * as Pool from "./internal/worker/pool.ts"
+import * as Recorder from "./internal/worker/recorder.ts"
 import * as Signals from "./internal/worker/signals.ts"
 import type * as Job from "./Job.ts"
 import * as JobStore from "./JobStore.ts"
@@ -129,6 +131,24 @@ export interface Summary {
   readonly cancelled: number
   /** Attempts whose outcome was not recorded, because the job had been taken away. */
   readonly lost: number
+}
+
+/**
+ * A running worker, as its process sees it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PoolStatus {
+  readonly id: string
+  readonly tasks: ReadonlyArray<string>
+  /** `running` from when it is registered until it is asked to stop. */
+  readonly state: "running" | "stopping"
+  /** Whether it is told of new jobs; otherwise it polls. */
+  readonly isListening: boolean
+  readonly lease: Duration.Duration
+  /** How long ago it has confirmed its lease. */
+  readonly silent: Duration.Duration
 }
 
 type Counter = { -readonly [Outcome in keyof Summary]: Summary[Outcome] }
@@ -247,12 +267,22 @@ export class Worker extends Context.Service<Worker, {
    * reader that falls behind by 16,384 events misses the oldest.
    */
   readonly events: Stream.Stream<WorkerEvent>
+
+  /** The workers of this service that run now, and how long ago each has confirmed its lease. Asks no database. */
+  readonly pools: Effect.Effect<ReadonlyArray<PoolStatus>>
+
+  /**
+   * Counts the jobs of each task and state, unless any process has done so within `unlessWithin`: then it answers `None`
+   * after one small statement. Reads a million jobs at most.
+   */
+  readonly measure: (unlessWithin: Duration.Duration) => Effect.Effect<Option.Option<JobStore.Depths>, KongTaskError>
 }>()("kongtask/Worker") {
   static readonly layer: Layer.Layer<Worker, never, JobStore.JobStore> = Layer.effect(
     Worker,
     Effect.gen(function*() {
       const store = yield* JobStore.JobStore
       const events = yield* PubSub.sliding<WorkerEvent>(eventBuffer)
+      const recorder = Recorder.make(yield* Effect.context<never>())
       const runPool = Effect.fnUntraced(function*<T extends Task.Any, R>(
         options: Options<T, R>,
         once: boolean,
@@ -280,7 +310,7 @@ export class Worker extends Context.Service<Worker, {
           const end = yield* Effect.contextWith((workerContext: Context.Context<never>) =>
             Pool.run({
               id,
-              store: dedicated,
+              store: recorder.observe(dedicated, workerContext),
               runners: makeRunners(workerContext),
               settings: resolved,
               forbiddenFlags,
@@ -288,10 +318,14 @@ export class Worker extends Context.Service<Worker, {
               hurry,
               legacy,
               publish: (event) => {
+                recorder.told(event, resolved)
                 PubSub.publishUnsafe(events, event)
               },
               isHeard: () => events.subscribers.size > 0,
-              tally: (settlement, isRecorded) => count(summary, settlement, isRecorded)
+              tally: (outcome, isRecorded) => {
+                count(summary, outcome.settlement, isRecorded)
+                recorder.settled(outcome, isRecorded)
+              }
             })
           ).pipe(
             Effect.annotateLogs({ pool: id }),
@@ -307,7 +341,9 @@ export class Worker extends Context.Service<Worker, {
             ? Effect.andThen(runPool(options, false, Effect.never), Effect.never)
             : interruptedBySignals((hurry) => Effect.andThen(runPool(options, false, hurry), Effect.never)),
         runOnce: (options) => runPool(options, true, Effect.never),
-        events: Stream.fromPubSub(events)
+        events: Stream.fromPubSub(events),
+        pools: Effect.sync(recorder.statuses),
+        measure: store.measure
       })
     })
   )

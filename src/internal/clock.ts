@@ -9,3 +9,6 @@ export const withMachineClock = Effect.provideService(Clock.Clock, machineClock)
 
 /** Milliseconds that pass whatever becomes of the time of day. */
 export const machineMillis = (): number => Number(machineClock.monotonicTimeNanosUnsafe()) / 1_000_000
+
+/** The machine's time of day, in milliseconds since the epoch. */
+export const machineTime = (): number => machineClock.currentTimeMillisUnsafe()

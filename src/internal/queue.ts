@@ -1,4 +1,6 @@
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Job from "../Job.ts"
@@ -7,6 +9,7 @@ import type { KongTaskError } from "../KongTaskError.ts"
 import type { Queue } from "../Queue.ts"
 import type * as Task from "../Task.ts"
 import * as JobSpec from "./jobSpec.ts"
+import * as Metrics from "./metrics.ts"
 import * as Input from "./queueInput.ts"
 
 const streamPageSize = 1000
@@ -27,13 +30,29 @@ const pages = (store: JobStore.Store, filter: JobStore.Filter): Stream.Stream<Jo
 /** The queue on a store: checks what it is given, and asks the store. */
 export const make = (store: JobStore.Store, maxPayloadBytes: number): Queue["Service"] => {
   const limits = { maxPayloadBytes }
+  const sizes = new Map<string, Metric.Histogram<number>>()
+  /** Takes note of the payloads of jobs that were added. */
+  const weigh = (specs: ReadonlyArray<JobStore.JobSpec>): Effect.Effect<void> =>
+    Effect.contextWith((context: Context.Context<never>) => {
+      for (const { payload, task } of specs) {
+        const size = sizes.get(task) ?? Metrics.payloadSize({ task_type: task })
+        sizes.set(task, size)
+        size.updateUnsafe(Buffer.byteLength(payload), context)
+      }
+      return Effect.void
+    })
   return {
     add: Effect.fn("Queue.add")(function*(task, payload, options) {
-      return yield* store.add(yield* JobSpec.make({ task, payload, options }, limits, undefined))
+      const spec = yield* JobSpec.make({ task, payload, options }, limits, undefined)
+      const job = yield* store.add(spec)
+      yield* weigh([spec])
+      return job
     }),
     addMany: Effect.fn("Queue.addMany")(function*<R extends Task.Request<Task.Any>>(requests: Iterable<R>) {
       const specs = yield* Effect.forEach(requests, (request, index) => JobSpec.make(request, limits, index))
-      return yield* store.addMany(yield* JobSpec.refuseRepeatedKeys(specs))
+      const jobs = yield* store.addMany(yield* JobSpec.refuseRepeatedKeys(specs))
+      yield* weigh(specs)
+      return jobs
     }),
     get: Effect.fn("Queue.get")((id) => store.get(id)),
     failedAttempts: Effect.fn("Queue.failedAttempts")((id) => store.failedAttempts(id)),

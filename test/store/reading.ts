@@ -1,5 +1,6 @@
 /** Looking at jobs and taking them back. */
 import { assert } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Job from "../../src/Job.ts"
@@ -31,6 +32,21 @@ export const reading = (it: It) => {
       const some = { tasks: [task], states: ["failed", "ready", "completed"] as const }
       assert.deepStrictEqual(ids(yield* store.list(some, { limit: 10 })), [jobs.failed.id, jobs.ready.id])
       assert.strictEqual(yield* store.count(some), 2)
+    }))
+
+  it.effect("measures by task and state, and for how long the oldest has been due, once in a while", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      yield* running(store, pool, task)
+      yield* failed(store, pool, task)
+      yield* store.addMany(specs(task, 2, { runAt: Date.now() - 60_000 }))
+      yield* store.add(spec(task, { delay: 60_000 }))
+      const depths = Option.getOrThrow(yield* store.measure(Duration.zero))
+      const counts = depths.jobs.filter((depth) => depth.task === task).map(({ count, state }) => [state, count])
+      assert.deepStrictEqual(Object.fromEntries(counts), { running: 1, failed: 1, ready: 2, scheduled: 1 })
+      assert.isAtLeast(Duration.toMillis(depths.oldestReady.get(task)!), 50_000)
+      assert.isFalse(depths.isPartial)
+      assert.deepStrictEqual(yield* store.measure(Duration.hours(1)), Option.none())
     }))
 
   it.effect("tells who holds a running job, since when, and for which attempt", () =>

@@ -1,6 +1,7 @@
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Job from "../../Job.ts"
-import type { ClaimedJob, Counts, HandedDetails, Place, Stats } from "../../JobStore.ts"
+import type { ClaimedJob, Counts, Depths, HandedDetails, Place, Stats } from "../../JobStore.ts"
 
 /** A job as the statements answer it. */
 export interface JobRow {
@@ -244,3 +245,22 @@ export const toStats = (rows: ReadonlyArray<StatsRow>): Stats => {
   }
   return { all, tasks, queues }
 }
+
+export interface DepthRow {
+  readonly task: string | null
+  readonly state: Job.State | null
+  readonly count: number
+  /** Milliseconds since the oldest of them was due. */
+  readonly oldest: number | null
+}
+
+/** The row without a state counts what was read. */
+export const toDepths = (rows: ReadonlyArray<DepthRow>, limit: number): Depths => ({
+  jobs: rows.flatMap(({ count, state, task }) => state === null || task === null ? [] : [{ task, state, count }]),
+  oldestReady: new Map(
+    rows.flatMap(({ oldest, state, task }) =>
+      state === "ready" && task !== null && oldest !== null ? [[task, Duration.millis(Math.max(0, oldest))]] : []
+    )
+  ),
+  isPartial: rows.some(({ count, state }) => state === null && count >= limit)
+})

@@ -18,10 +18,12 @@ import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import { partition } from "./outcomes.ts"
 import {
   type ClaimedRow,
+  type DepthRow,
   type FailedAttemptRow,
   type JobRow,
   type StatsRow,
   toClaimed,
+  toDepths,
   toFailedAttempt,
   toJob,
   toStats
@@ -153,6 +155,11 @@ const makeStore = Effect.fnUntraced(function*(
         (rows) => rows[0]!.count
       ),
     stats: (filter) => Effect.map(run<StatsRow>("stats", statements.stats, filterParams(filter)), toStats),
+    measure: Effect.fnUntraced(function*(unlessWithin) {
+      const turn = yield* run("measure", statements.turnToMeasure, [Duration.toMillis(unlessWithin)])
+      if (turn.length === 0) return Option.none()
+      return Option.some(toDepths(yield* run<DepthRow>("measure", statements.depths, [maxMeasured]), maxMeasured))
+    }),
     ...Administration.make({ schema, run, joinsOnlyOwn }),
     remove: (target) =>
       joinsOnlyOwn(Effect.map(
@@ -244,6 +251,9 @@ const makeStore = Effect.fnUntraced(function*(
     )
   }
 })
+
+/** How many jobs a measurement reads at most. */
+const maxMeasured = 1_000_000
 
 const toHeartbeat = (rows: ReadonlyArray<Omit<BeatRow, "beat">>): Heartbeat => ({
   isAlive: rows.some((row) => row.cancelled_job === null),

@@ -174,6 +174,7 @@ export const makeRunner = (
     if (control !== undefined) return settle(job, control)
     const { delay } = yield* decide(job, cause)
     const { tag, text } = yield* Failure.describe(cause)
+    yield* Failure.log(job, tag, delay)
     const failure = Failure.failureOf(cause)
     return {
       _tag: "Failed",

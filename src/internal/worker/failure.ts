@@ -6,6 +6,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type { ClaimedJob } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 
 /** A handler that outlived its timeout. */
@@ -84,6 +85,19 @@ export const describe = (cause: Cause.Cause<AttemptError>): Effect.Effect<Failur
       return { tag: storable(tag, maxTagCharacters), text: storable(text, maxErrorCharacters) }
     }),
     () => Effect.succeed({ tag: "Error", text: "The attempt failed with an error that cannot be described." })
+  )
+
+const dueIn = (delay: Duration.Duration) => Duration.isZero(delay) ? "now" : `in ${Duration.format(delay)}`
+
+/** The failed attempt for the log: of what kind it was, not what it said, which may quote the payload or a secret. */
+export const log = (job: ClaimedJob, tag: string, delay: Duration.Duration | undefined): Effect.Effect<void> =>
+  Effect.annotateLogs(
+    delay === undefined
+      ? Effect.logError(`Attempt ${job.attempt} of ${job.maxAttempts} failed, and the job for good: ${tag}`)
+      : Effect.logInfo(
+        `Attempt ${job.attempt} of ${job.maxAttempts} failed: ${tag}. The next one is due ${dueIn(delay)}.`
+      ),
+    { task: job.task, job: job.id, attempt: job.attempt }
   )
 
 /** The error's tag and message; a defect with its stack. */

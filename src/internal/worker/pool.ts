@@ -15,7 +15,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { JobId } from "../../Job.ts"
-import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
+import type { ClaimedJob, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import * as WorkerEvent from "../../WorkerEvent.ts"
 import { machineMillis } from "../clock.ts"
@@ -56,7 +56,7 @@ export interface PoolOptions {
   /** Outcomes that a lost pool of this worker could not record; what this one cannot goes there again. */
   readonly legacy: Array<Settler.Outcome>
   /** Told of every outcome. */
-  readonly tally: (settlement: Settlement, isRecorded: boolean) => void
+  readonly tally: (outcome: Settler.Outcome, isRecorded: boolean) => void
 }
 
 /** Why a pool ended by itself. */
@@ -144,7 +144,7 @@ export const run = Effect.fnUntraced(function*(
 
   const onSettled = (outcome: Settler.Outcome, isRecorded: boolean) => {
     const { job, settlement } = outcome
-    tally(settlement, isRecorded)
+    tally(outcome, isRecorded)
     if (isHeard()) publish(settledEvent(id, outcome, isRecorded))
     // Two outcomes of a queue that are recorded at the same moment may each leave it to the other.
     const isFreed = jobs.forget(job)
