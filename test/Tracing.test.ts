@@ -11,9 +11,11 @@ import { TestDatabase } from "./support/database.ts"
 import * as Test from "./support/kongtask.ts"
 
 const Greet = Task.make("greet", { payload: { name: Schema.String } })
-const GreetLive = Greet.toLayer(Effect.fn("say hello")(function*({ name }) {
-  yield* Effect.logDebug(name)
-}))
+const GreetLive = Greet.toLayer(
+  Effect.fn("say hello")(function*({ name }) {
+    yield* Effect.logDebug(name)
+  })
+)
 
 /** Sends what this part of the program does under a service's name, and has sent all of it when it is left. */
 const exported = (url: string, serviceName: string) =>

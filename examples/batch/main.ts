@@ -1,6 +1,6 @@
 /**
  * A batch task: one job with several entries, of which only those that failed are
- * retried. `node --conditions=kongtask-source examples/batch/main.ts` runs it on
+ * retried. `npm run example examples/batch/main.ts` runs it on
  * PostgreSQL inside the process.
  */
 import { NodeRuntime } from "@effect/platform-node"

@@ -93,19 +93,18 @@ export const makeCollector: Effect.Effect<Collector, never, Scope.Scope> = Effec
 /** One trace as a tree, each span with its service and those attributes that are ours. */
 export const showTrace = (spans: ReadonlyArray<CollectedSpan>, traceId: string): string => {
   const own = spans.filter((span) => span.traceId === traceId)
-  const lines = (parent: string | undefined, indent: string): ReadonlyArray<string> =>
-    own.filter(({ parentSpanId }) =>
-      parent === undefined
-        ? !own.some(({ spanId }) => spanId === parentSpanId)
-        : parentSpanId === parent
-    ).flatMap((span) => {
+  const lines: Array<string> = []
+  const show = (parent: string | undefined, indent: string) => {
+    const isChild = ({ parentSpanId }: CollectedSpan) =>
+      parent === undefined ? !own.some(({ spanId }) => spanId === parentSpanId) : parentSpanId === parent
+    for (const span of own.filter(isChild)) {
       const attributes = Object.entries(span.attributes).filter(([key]) => /^(job|kongtask)\./.test(key))
       const shown = attributes.map(([key, value]) => ` ${key}=${String(value)}`).join("")
       const links = span.links.map(({ spanId }) => ` linked to ${spanId}`).join("")
-      return [
-        `${indent}${span.service}: ${span.name} [${span.spanId}]${shown}${links}`,
-        ...lines(span.spanId, `${indent}  `)
-      ]
-    })
-  return lines(undefined, "").join("\n")
+      lines.push(`${indent}${span.service}: ${span.name} [${span.spanId}]${shown}${links}`)
+      show(span.spanId, `${indent}  `)
+    }
+  }
+  show(undefined, "")
+  return lines.join("\n")
 }

@@ -87,7 +87,8 @@ export const describe = (cause: Cause.Cause<AttemptError>): Effect.Effect<Failur
     () => Effect.succeed({ tag: "Error", text: "The attempt failed with an error that cannot be described." })
   )
 
-const dueIn = (delay: Duration.Duration) => Duration.isZero(delay) ? "now" : `in ${Duration.format(delay)}`
+const dueIn = (delay: Duration.Duration) =>
+  Duration.isZero(delay) ? "now" : `in ${Duration.format(Duration.millis(Math.round(Duration.toMillis(delay))))}`
 
 /** The failed attempt for the log: of what kind it was, not what it said, which may quote the payload or a secret. */
 export const log = (job: ClaimedJob, tag: string, delay: Duration.Duration | undefined): Effect.Effect<void> =>
