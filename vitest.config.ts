@@ -11,6 +11,8 @@ export default defineConfig({
     globalSetup: ["test/support/globalSetup.ts"],
     reporters: ["default", "./test/support/reporter.ts"],
     pool: "forks",
+    // What tests write for the library to import is imported by Node, as in a program.
+    server: { deps: { external: [/\/kongtask-test-/] } },
     // The database server of the tests shares the machine and its connections.
     maxWorkers: Math.min(4, Math.max(2, Os.availableParallelism())),
     testTimeout: 30_000,

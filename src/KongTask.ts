@@ -3,7 +3,7 @@
  *
  * - `KongTaskLive` on a `PgClient` that the program provides
  * - `KongTask.layer` the same, with options
- * - `KongTask.layerConfig` from the environment, `PgClient` included
+ * - `KongTask.layerConfig` from the environment and the configuration file, `PgClient` included
  * - `KongTask.layerEmbedded` on PostgreSQL inside the process, no server needed
  *
  * Each of them migrates the schema when it is built, and fails with a
@@ -12,17 +12,19 @@
  *
  * @since 0.1.0
  */
-import * as PgClient from "@effect/sql-pg/PgClient"
-import * as Config from "effect/Config"
+import type * as PgClient from "@effect/sql-pg/PgClient"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import type * as SqlClient from "effect/sql/SqlClient"
+import * as Connection from "./internal/configuration/connection.ts"
+import { resolve } from "./internal/configuration/resolve.ts"
+import type { Values } from "./internal/configuration/settings.ts"
 import * as Embedded from "./internal/pglite/layer.ts"
-import { fromSqlError } from "./internal/postgres/errors.ts"
 import * as PostgresStore from "./internal/postgres/store.ts"
 import * as JobStore from "./JobStore.ts"
-import { ConnectionNotConfigured, InvalidConfiguration, KongTaskError } from "./KongTaskError.ts"
+import type { KongTaskError } from "./KongTaskError.ts"
 import * as Migrator from "./Migrator.ts"
 import * as Queue from "./Queue.ts"
 import * as Scheduler from "./Scheduler.ts"
@@ -58,6 +60,27 @@ export interface Options extends Queue.Options {
 export interface EmbeddedOptions extends Options {
   /** Where the database lives; made when it is not there. Left out, it lives in memory and ends with the process. */
   readonly dataDir?: string | undefined
+}
+
+/**
+ * What a configuration file may say: `kongtask.config.ts` exports it as its default.
+ *
+ * **Example**
+ *
+ * ```ts
+ * export default { schema: "jobs", tasks: "./tasks", jobs: 20 } satisfies KongTask.Configuration
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Configuration = {
+  readonly [Name in keyof Values]?: NonNullable<Values[Name]> extends infer Value
+    ? Value extends Redacted.Redacted ? string | undefined
+    : Value extends Duration.Duration ? string | number | undefined
+    : Value extends ReadonlyArray<string> ? string | ReadonlyArray<string> | undefined
+    : Value | undefined
+    : never
 }
 
 const defaultSchema = "graphile_worker"
@@ -123,78 +146,31 @@ export const layer = (options?: Options): Layer.Layer<Services, KongTaskError, P
  */
 export const KongTaskLive: Layer.Layer<Services, KongTaskError, PgClient.PgClient> = services(undefined)
 
-const connection = Config.all({
-  url: Config.option(Config.Redacted("DATABASE_URL")),
-  host: Config.option(Config.String("PGHOST")),
-  port: Config.option(Config.Port("PGPORT")),
-  username: Config.option(Config.String("PGUSER")),
-  password: Config.option(Config.Redacted("PGPASSWORD")),
-  database: Config.option(Config.String("PGDATABASE"))
-})
-
-const settings = Config.all({
-  schema: Config.String("KONGTASK_SCHEMA").pipe(
-    Config.orElse(() => Config.String("GRAPHILE_WORKER_SCHEMA")),
-    Config.withDefault(defaultSchema)
-  ),
-  maxConnections: Config.Int("KONGTASK_MAX_CONNECTIONS").pipe(Config.withDefault(10))
-})
-
-const fromConfig = <A>(config: Config.Config<A>): Effect.Effect<A, KongTaskError> =>
-  Effect.mapError(
-    Effect.suspend(() => config),
-    (error) =>
-      new KongTaskError({ reason: new InvalidConfiguration({ field: "the environment", problem: error.message }) })
-  )
-
-const clientFromConfig = Effect.gen(function*() {
-  const { database, host, password, port, url, username } = yield* fromConfig(connection)
-  if (Option.isNone(url) && Option.isNone(database)) {
-    return yield* new KongTaskError({
-      reason: new ConnectionNotConfigured({ looked: ["DATABASE_URL", "PGDATABASE (with PGHOST, PGUSER, …)"] })
-    })
-  }
-  const { maxConnections } = yield* fromConfig(settings)
-  if (maxConnections < 2) {
-    return yield* new KongTaskError({
-      reason: new InvalidConfiguration({
-        field: "KONGTASK_MAX_CONNECTIONS",
-        problem: `must be 2 or more, not ${maxConnections}`
-      })
-    })
-  }
-  return PgClient.layer({
-    maxConnections,
-    applicationName: "kongtask",
-    ...(Option.isSome(url) ? { url: url.value } : {
-      host: Option.getOrUndefined(host),
-      port: Option.getOrUndefined(port),
-      username: Option.getOrUndefined(username),
-      password: Option.getOrUndefined(password),
-      database: Option.getOrUndefined(database)
-    })
-  }).pipe(Layer.catch((error) => Layer.effectContext(Effect.fail(fromSqlError("connect")(error)))))
-})
-
 /**
- * Everything from the environment, the `PgClient` included, so that the
- * program's own statements and transactions use the same one.
+ * Everything from the environment and the configuration file, the `PgClient`
+ * included, so that the program's own statements and transactions use the same one.
  *
  * **Details**
  *
- * Reads `DATABASE_URL`, or `PGDATABASE` with `PGHOST`, `PGPORT`, `PGUSER` and
- * `PGPASSWORD`; `KONGTASK_SCHEMA` (older name: `GRAPHILE_WORKER_SCHEMA`) and
- * `KONGTASK_MAX_CONNECTIONS` (2 or more, default 10). Without an address it
- * fails with `ConnectionNotConfigured`.
+ * Reads the settings of the connection, `schema`, `maxPoolSize` and
+ * `preparedStatements`, from environment variables (`DATABASE_URL`, `PGDATABASE`,
+ * `KONGTASK_SCHEMA` and so on, through the `ConfigProvider`), else from
+ * `kongtask.config.{ts,js,json,yaml,toml}` in the working folder or the nearest
+ * one above; docs/configuration.md lists them. Without an address it fails with
+ * `ConnectionNotConfigured`, with a wrong value it names the variable, or file,
+ * line and column.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerConfig: Layer.Layer<Services | PgClient.PgClient | SqlClient.SqlClient, KongTaskError> = Layer.unwrap(
   Effect.gen(function*() {
-    const client = yield* clientFromConfig
-    const { schema } = yield* fromConfig(settings)
-    return Layer.provideMerge(services({ schema }), client)
+    const configuration = yield* resolve()
+    const target = yield* Connection.target(configuration)
+    const schema = configuration.settings.schema.value
+    return target._tag === "Embedded"
+      ? layerEmbedded({ schema, dataDir: target.dataDir })
+      : Layer.provideMerge(services({ schema }), Connection.layer(target.config))
   })
 )
 

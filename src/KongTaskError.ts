@@ -53,6 +53,32 @@ export class InvalidConfiguration extends Schema.TaggedError<InvalidConfiguratio
 }
 
 /**
+ * A configuration file has settings that there are not, or values that they cannot have.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidConfigurationFile extends Schema.TaggedError<InvalidConfigurationFile>(
+  "kongtask/KongTaskError/InvalidConfigurationFile"
+)("InvalidConfigurationFile", {
+  file: Schema.String,
+  /** All that is wrong with it, each with its place as far as that is known, counted from 1. */
+  issues: Schema.Array(Schema.Struct({
+    line: Schema.UndefinedOr(Schema.Int),
+    column: Schema.UndefinedOr(Schema.Int),
+    /** What is wrong and what would be right; never the value of a secret. */
+    problem: Schema.String
+  }))
+}) {
+  readonly isTransient = false
+  override get message(): string {
+    return this.issues.map(({ column, line, problem }) =>
+      `${[this.file, line, column].filter((part) => part !== undefined).join(":")}: ${problem}.`
+    ).join("\n")
+  }
+}
+
+/**
  * The server could not be reached, or the connection broke.
  *
  * @category errors
@@ -324,6 +350,7 @@ export class StatementFailed extends Schema.TaggedError<StatementFailed>(
 export const KongTaskErrorReason = Schema.Union([
   ConnectionNotConfigured,
   InvalidConfiguration,
+  InvalidConfigurationFile,
   ConnectionFailed,
   AuthenticationFailed,
   DatabaseMissing,

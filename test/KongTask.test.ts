@@ -37,11 +37,11 @@ describe("KongTask.layerConfig", () => {
       const port = yield* reasonOf(configured({ PGDATABASE: "x", PGPORT: "99999999" }))
       expect(port._tag).toBe("InvalidConfiguration")
       expect(port.message).toContain("PGPORT")
-      const connections = yield* reasonOf(configured({ PGDATABASE: "x", KONGTASK_MAX_CONNECTIONS: "1" }))
-      expect(connections.message).toContain("KONGTASK_MAX_CONNECTIONS must be 2 or more, not 1")
+      const connections = yield* reasonOf(configured({ PGDATABASE: "x", KONGTASK_MAX_POOL_SIZE: "1" }))
+      expect(connections.message).toContain("KONGTASK_MAX_POOL_SIZE must be a whole number from 2 to 10000, not \"1\"")
       const schema = yield* reasonOf(configured({ PGDATABASE: "x", KONGTASK_SCHEMA: "s".repeat(64) }))
       expect(schema._tag).toBe("InvalidConfiguration")
-      expect(schema.message).toContain("schema")
+      expect(schema.message).toContain("KONGTASK_SCHEMA must be a name of 1 to 63 bytes")
     }))
 
   it.live("provides the PgClient whose transactions an add joins", () =>

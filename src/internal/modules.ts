@@ -1,0 +1,78 @@
+/**
+ * Modules of the user's that are loaded at run time, TypeScript as Node runs it.
+ */
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
+import { execFile } from "node:child_process"
+import { fileURLToPath, pathToFileURL } from "node:url"
+
+/** A module that did not load; `problem` completes "the file …". */
+export class ModuleFailed extends Data.TaggedError("ModuleFailed")<{
+  readonly problem: string
+  readonly at: { readonly line: number; readonly column: number } | undefined
+  readonly cause: unknown
+}> {}
+
+/** What `text`, a stack or what Node prints of an error, says of the place in the file. */
+const placeIn = (url: string, text: string): ModuleFailed["at"] => {
+  for (const name of [url, fileURLToPath(url)]) {
+    const start = text.indexOf(`${name}:`)
+    const [, line, column] = start === -1 ? [] : /^:(\d+)(?::(\d+))?/.exec(text.slice(start + name.length)) ?? []
+    // Of a syntax error the line is shown, and below it where in it.
+    const caret = /^.*\n.*\n( *)\^/.exec(text.slice(Math.max(0, start)))?.[1]?.length ?? 0
+    if (line !== undefined) return { line: Number(line), column: column === undefined ? caret + 1 : Number(column) }
+  }
+  return undefined
+}
+
+/** Node tells the place of a syntax error in JavaScript only when it prints it. */
+const placeOfSyntaxError = (file: string): Effect.Effect<ModuleFailed["at"]> =>
+  Effect.callback((resume) => {
+    const child = execFile(process.execPath, ["--check", file], (_, __, stderr) => {
+      resume(Effect.succeed(placeIn(pathToFileURL(file).href, stderr)))
+    })
+    return Effect.sync(() => void child.kill())
+  })
+
+const codeOf = (error: unknown): unknown => Predicate.hasProperty(error, "code") ? error.code : undefined
+
+const problemOf = (error: unknown): string => {
+  const said = Predicate.isError(error) ? error.message.split("\n")[0]! : String(error)
+  switch (codeOf(error)) {
+    case "ERR_MODULE_NOT_FOUND":
+    case "MODULE_NOT_FOUND":
+      return `imports something that is not there: ${said}. Install it, or correct the import (with its file's ending)`
+    case "ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX":
+      return `uses TypeScript that Node cannot strip (${said}): no enums, namespaces or parameter properties, ` +
+        "or compile it to JavaScript"
+    case "ERR_UNKNOWN_FILE_EXTENSION":
+      return `cannot be run by this Node (${process.version}): ${said}. TypeScript needs Node 22.18 or later`
+  }
+  return isSyntaxError(error)
+    ? `does not parse: ${said}`
+    : `throws when it is imported: ${said}`
+}
+
+const isSyntaxError = (error: unknown): error is Error => Predicate.isError(error) && error.name === "SyntaxError"
+
+const placeOf = (file: string, url: string, error: unknown): Effect.Effect<ModuleFailed["at"]> => {
+  const at = placeIn(url, Predicate.isError(error) ? error.stack ?? "" : "")
+  return at === undefined && isSyntaxError(error) ? placeOfSyntaxError(file) : Effect.succeed(at)
+}
+
+/** Imports a file. `query` makes it another module than the one imported before. */
+export const importModule = (
+  file: string,
+  query = ""
+): Effect.Effect<Readonly<Record<string, unknown>>, ModuleFailed> => {
+  const url = `${pathToFileURL(file).href}${query}`
+  return Effect.tryPromise({
+    try: (): Promise<Readonly<Record<string, unknown>>> => import(url),
+    catch: (error) => new ModuleFailed({ problem: problemOf(error), at: undefined, cause: error })
+  }).pipe(
+    Effect.catch(({ cause, problem }) =>
+      Effect.flatMap(placeOf(file, url, cause), (at) => Effect.fail(new ModuleFailed({ problem, at, cause })))
+    )
+  )
+}
