@@ -13,6 +13,7 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
@@ -361,6 +362,28 @@ export interface Cleanup {
 }
 
 /**
+ * A pool that is registered, or that holds jobs or queues: a running worker, or one that is gone.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Pool {
+  readonly id: string
+  /** When it registered; `undefined` for what is not registered: graphile-worker's, or one whose row is gone. */
+  readonly startedAt: DateTime.Utc | undefined
+  readonly heartbeatAt: DateTime.Utc | undefined
+  readonly lease: Duration.Duration | undefined
+  /** Whether its lease runs, by the database's clock; `undefined` where there are no heartbeats to tell. */
+  readonly isAlive: boolean | undefined
+  /** How many claimed jobs it holds; those that only row locks hold are not seen. */
+  readonly jobs: number
+  /** How many named queues it holds. */
+  readonly queues: number
+  /** When it claimed the job that it has held the longest. */
+  readonly oldestClaim: DateTime.Utc | undefined
+}
+
+/**
  * One page of `list`, in the order of ids.
  *
  * @category models
@@ -515,6 +538,9 @@ export interface Store {
    * it, as after `releasePools`.
    */
   readonly forceUnlock: (pools: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /** Pools, the oldest first, then those that are not registered. One statement, which scans the jobs. */
+  readonly pools: Effect.Effect<ReadonlyArray<Pool>, KongTaskError>
 
   /** Deletes old failed jobs, then tasks and queues without jobs; no job that is being added at that moment loses its own. */
   readonly cleanup: (request: CleanupRequest) => Effect.Effect<Cleanup, KongTaskError>

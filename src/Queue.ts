@@ -165,6 +165,12 @@ export class Queue extends Context.Service<Queue, {
   readonly retry: (ids: Iterable<Job.JobId>) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
 
   /**
+   * The pools that work on this schema, on whatever machine, and those that are gone but still hold jobs or queues: the
+   * oldest first. One statement, which scans the jobs.
+   */
+  readonly pools: Effect.Effect<ReadonlyArray<JobStore.Pool>, KongTaskError>
+
+  /**
    * Takes from pools, KongTask's or graphile-worker's, the jobs and queues that
    * they hold, and answers the jobs. The attempts stay charged.
    *
@@ -401,6 +407,15 @@ export const reschedule = accessor((queue) => queue.reschedule)
  * @since 0.1.0
  */
 export const retry = accessor((queue) => queue.retry)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const pools: Effect.Effect<ReadonlyArray<JobStore.Pool>, KongTaskError, Queue> = Effect.flatMap(
+  Queue,
+  (queue) => queue.pools
+)
 
 /**
  * @category accessors

@@ -81,6 +81,7 @@ export const make = (store: JobStore.Store, maxPayloadBytes: number): Queue["Ser
     retry: Effect.fn("Queue.retry")(function*(ids) {
       return yield* store.retry(yield* Input.ids(ids))
     }),
+    pools: Effect.withSpan(store.pools, "Queue.pools"),
     forceUnlock: Effect.fn("Queue.forceUnlock")(function*(pools) {
       return yield* store.forceUnlock(yield* Input.pools(pools))
     }),

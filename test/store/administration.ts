@@ -1,5 +1,6 @@
 /** Changing jobs from outside, and clearing up. */
 import { assert } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Job from "../../src/Job.ts"
@@ -40,6 +41,24 @@ export const administration = (it: It) => {
       assert.deepInclude(yield* found(store, held.id), { state: "running", attempts: 1 })
       const [again] = yield* store.fail([a!.id], undefined)
       assert.deepInclude(again, { state: "failed", lastError: "Manually marked as failed" })
+    }))
+
+  it.effect("answers the pools, with what they hold, and holders that are not registered", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const queued = yield* store.add(spec(task, { queueName: unique("queue") }))
+      yield* store.claim({ pool, tasks: [task], limit: 1 })
+      const held = yield* running(store, pool, unique("task"))
+      const of = (id: string) => Effect.map(store.pools, (pools) => pools.find((pool) => pool.id === id))
+      const found = yield* of(pool)
+      assert.deepInclude(found, { isAlive: true, jobs: 2, queues: 1 })
+      assert.isTrue(Duration.isDuration(found?.lease))
+      assert.isAtLeast(millis(found!.heartbeatAt!), millis(found!.startedAt!))
+      assert.isAtLeast(millis(found!.oldestClaim!), millis(queued.createdAt))
+      yield* store.settle(pool, [{ _tag: "Completed", id: queued.id }, { _tag: "Completed", id: held.id }])
+      assert.deepInclude(yield* of(pool), { isAlive: true, jobs: 0, queues: 0, oldestClaim: undefined })
+      yield* store.deregisterPool(pool)
+      assert.isUndefined(yield* of(pool))
     }))
 
   it.effect("changes of jobs what it is told, and 0 is 0", () =>

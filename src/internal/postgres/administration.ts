@@ -1,7 +1,8 @@
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { Store } from "../../JobStore.ts"
+import type { Pool, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
-import { type JobRow, toJob } from "./rows.ts"
+import { type JobRow, toJob, toTime } from "./rows.ts"
 import { quoteIdentifier } from "./schema.ts"
 
 /** The functions are in `migrations/`: the first two 0002, the others 0005. */
@@ -57,6 +58,33 @@ const makeStatements = (schema: string) => ({
     cross join lateral ${schema}._private_kongtask_describe(job) as described
     order by job.id`,
 
+  /** Scans the jobs once, and the queues; takes no lock. What hides a job, a lock that never ends, has no holder. */
+  pools: `
+    with jobs as (
+      select locked_by as id, count(*) as count, min(locked_at) as oldest
+      from ${schema}._private_jobs
+      where locked_by is not null and locked_at < 'infinity'
+      group by locked_by
+    ), queues as (
+      select locked_by as id, count(*) as count
+      from ${schema}._private_job_queues
+      where locked_by is not null
+      group by locked_by
+    )
+    select
+      id,
+      (extract(epoch from pool.started_at) * 1000)::float8 as started_at,
+      (extract(epoch from pool.heartbeat_at) * 1000)::float8 as heartbeat_at,
+      (extract(epoch from pool.lease) * 1000)::float8 as lease,
+      pool.heartbeat_at + pool.lease > now() as is_alive,
+      coalesce(jobs.count, 0)::float8 as jobs,
+      coalesce(queues.count, 0)::float8 as queues,
+      (extract(epoch from jobs.oldest) * 1000)::float8 as oldest_claim
+    from ${schema}._private_kongtask_pools as pool
+    full join jobs using (id)
+    full join queues using (id)
+    order by pool.started_at, id`,
+
   /**
    * $1 age in ms, counted from the last change or from run_at, whichever is later: graphile-worker's workers note a
    * failure in run_at only. Scans the jobs once.
@@ -74,7 +102,31 @@ const makeStatements = (schema: string) => ({
   deleteUnused: `select tasks, queues from ${schema}._private_kongtask_delete_unused($1::bool, $2::bool)`
 })
 
-type Methods = "complete" | "fail" | "reschedule" | "retry" | "forceUnlock" | "cleanup"
+interface PoolRow {
+  readonly id: string
+  readonly started_at: number | null
+  readonly heartbeat_at: number | null
+  readonly lease: number | null
+  readonly is_alive: boolean | null
+  readonly jobs: number
+  readonly queues: number
+  readonly oldest_claim: number | null
+}
+
+const optionalTime = (millis: number | null) => millis === null ? undefined : toTime(millis)
+
+const toPool = (row: PoolRow): Pool => ({
+  id: row.id,
+  startedAt: optionalTime(row.started_at),
+  heartbeatAt: optionalTime(row.heartbeat_at),
+  lease: row.lease === null ? undefined : Duration.millis(row.lease),
+  isAlive: row.is_alive ?? undefined,
+  jobs: row.jobs,
+  queues: row.queues,
+  oldestClaim: optionalTime(row.oldest_claim)
+})
+
+type Methods = "complete" | "fail" | "reschedule" | "retry" | "forceUnlock" | "pools" | "cleanup"
 
 /** The part of the store that changes jobs from outside. */
 export const make = ({ joinsOnlyOwn, run, schema }: {
@@ -88,7 +140,7 @@ export const make = ({ joinsOnlyOwn, run, schema }: {
 }): Pick<Store, Methods> => {
   const statements = makeStatements(quoteIdentifier(schema))
 
-  const change = (operation: Exclude<Methods, "cleanup">, params: ReadonlyArray<unknown>) =>
+  const change = (operation: Exclude<Methods, "cleanup" | "pools">, params: ReadonlyArray<unknown>) =>
     joinsOnlyOwn(Effect.map(run<JobRow>(operation, statements[operation], params), (rows) => rows.map(toJob)))
 
   return {
@@ -105,6 +157,10 @@ export const make = ({ joinsOnlyOwn, run, schema }: {
       ]),
     retry: (ids) => change("retry", [ids]),
     forceUnlock: (pools) => change("forceUnlock", [pools]),
+    pools: Effect.map(
+      Effect.suspend(() => run<PoolRow>("list pools", statements.pools, [])),
+      (rows) => rows.map(toPool)
+    ),
     // Not one transaction: the lock of the second statement is not waited for with the first one's.
     cleanup: Effect.fnUntraced(function*({ failedJobs, queues, tasks }) {
       const deleted = failedJobs === undefined

@@ -33,7 +33,7 @@ export const flagNames = (flags: string | null): ReadonlyArray<string> =>
   flags === null ? [] : Object.keys(JSON.parse(flags))
 
 /** Milliseconds come as floating point numbers that may be off in their last digits. */
-const toTime = (millis: number): DateTime.Utc => DateTime.makeUnsafe(Math.round(millis))
+export const toTime = (millis: number): DateTime.Utc => DateTime.makeUnsafe(Math.round(millis))
 
 /** The constructor would look through the whole payload of what the database answers. */
 export const makeJob = (fields: { readonly [Field in keyof Job.Job]: Job.Job[Field] }): Job.Job =>
