@@ -49,6 +49,8 @@ export interface SpawnOptions {
   /** Joins or replaces this process's environment; `undefined` takes a variable away. */
   readonly env?: Readonly<Record<string, string | undefined>> | undefined
   readonly cwd?: string | undefined
+  /** Its standard input, which ends with it. Default: none. */
+  readonly input?: string | undefined
 }
 
 /** The child is no test: it must not see that one runs it. */
@@ -81,12 +83,14 @@ export const spawnScript = Effect.fnUntraced(function*(
         cwd: options.cwd,
         detached: true,
         env: environment(options.env),
-        stdio: ["ignore", "pipe", "pipe"]
+        stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"]
       })
+      // It may end before it has read everything.
+      child.stdin?.on("error", () => {}).end(options.input)
       child.on("error", (error) => written.stderr += String(error))
       child.on("close", (code, signal) => ended = { code, signal })
-      child.stderr.setEncoding("utf8").on("data", (text: string) => written.stderr += text)
-      createInterface({ input: child.stdout }).on("line", (line) => {
+      child.stderr!.setEncoding("utf8").on("data", (text: string) => written.stderr += text)
+      createInterface({ input: child.stdout! }).on("line", (line) => {
         written.stdout += `${line}\n`
         Queue.offerUnsafe(queue, line)
       }).on("close", () => Queue.endUnsafe(queue))
