@@ -1,6 +1,6 @@
 /**
  * Checks the package as it is published: packs it into a temporary directory, lints the tarball and its types, then
- * imports and compiles against every public module of it.
+ * imports and compiles against every public module of it, and runs its program.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -37,7 +37,8 @@ const filesIn = (folder: string, extension: string) =>
     .map((file) => file.slice(0, -extension.length))
 
 const check = (modules: ReadonlyArray<string>) => {
-  const closed = filesIn("dist/internal", ".js").map((file) => `${manifest.name}/internal/${file}`)
+  const closed = ["cli", ...filesIn("dist/internal", ".js").map((file) => `internal/${file}`)]
+    .map((file) => `${manifest.name}/${file}`)
   const consumer = Path.join(directory, "consumer.mjs")
   Fs.writeFileSync(
     consumer,
@@ -58,14 +59,22 @@ const check = (modules: ReadonlyArray<string>) => {
   console.log(`${modules.length} public modules import and compile, ${closed.length} internal ones are closed`)
 }
 
+const checkProgram = () => {
+  const program = Path.join(installed, manifest.bin.kongtask)
+  const { error, stdout } = spawnSync(process.execPath, [program, "--version"], { encoding: "utf8" })
+  if (stdout !== `kongtask v${manifest.version}\n`) throw new Error(`${program}: ${error?.message ?? stdout}`)
+  console.log(`${manifest.name} --version: ${stdout.trim()}`)
+}
+
 try {
   run("npm", "pack", "--silent", "--pack-destination", directory)
   run("publint", "run", "--strict", tarball)
   install()
-  const modules = filesIn("src", ".ts").filter((file) => !file.startsWith("internal/"))
+  const modules = filesIn("src", ".ts").filter((file) => !file.startsWith("internal/") && file !== "cli")
     .map((file) => file === "index" ? manifest.name : `${manifest.name}/${file}`)
   run("attw", "--profile", "esm-only", "--quiet", tarball, "--entrypoints", ...modules)
   check(modules)
+  checkProgram()
 } finally {
   Fs.rmSync(directory, { recursive: true, force: true })
 }

@@ -8,6 +8,7 @@
  * @since 0.1.0
  */
 import * as PgClient from "@effect/sql-pg/PgClient"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Checks from "./internal/doctor/checks.ts"
 import type * as Finding_ from "./internal/doctor/finding.ts"
@@ -27,7 +28,7 @@ import * as Migrator from "./Migrator.ts"
  * - `migrations`: whether the schema is there and up to date
  * - `indexes`: whether all are there and can be used
  * - `workers`: pools that are dead, locks that nobody will release, jobs that are due and that nobody runs
- * - `transactions`: what has been open for longer than five minutes and keeps deleted rows from being vacuumed
+ * - `transactions`: what has been open for longer than `openFor` and keeps deleted rows from being vacuumed
  * - `bloat`: tables with more dead rows than living ones
  * - `clock`: whether this machine and the server agree on the time to within a second
  *
@@ -65,6 +66,8 @@ export interface Report {
 export interface Options {
   /** The schema that holds the jobs. Default: `graphile_worker`. */
   readonly schema?: string | undefined
+  /** For how long a transaction may be open. Default: 5 minutes. */
+  readonly openFor?: Duration.Input | undefined
 }
 
 /**
@@ -94,7 +97,8 @@ export const examine = (
     const diagnosis = Diagnosis.make(sql, schema)
     const migrator = yield* Migrator.Migrator
     const server = yield* diagnosis.server
-    const findings = yield* Checks.run({ schema, server, diagnosis, status: migrator.status })
+    const openFor = Duration.fromInputUnsafe(options?.openFor ?? "5 minutes")
+    const findings = yield* Checks.run({ schema, server, diagnosis, status: migrator.status, openFor })
     return {
       schema,
       serverVersion: server.version,

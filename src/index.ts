@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 export * as Crontab from "./Crontab.ts"
+export * as Doctor from "./Doctor.ts"
 export * as Job from "./Job.ts"
 export * as JobStore from "./JobStore.ts"
 export * as KongTask from "./KongTask.ts"

@@ -12,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Failure from "./failure.ts"
+import * as Log from "./log.ts"
 import { colors } from "./Output.ts"
 import { exitCodes, Finding, OutputClosed, Problem } from "./problem.ts"
 
@@ -93,7 +94,7 @@ const exitCodeOf = (cause: Cause.Cause<unknown>, interrupted: () => number, { de
 /** Logs go to standard error, which leaves standard output to answers. */
 const surroundings = (options: Options) =>
   Layer.mergeAll(
-    Logger.layer([options.json ? Logger.consoleJson : Logger.consolePretty()]),
+    Logger.layer([options.json ? Logger.consoleJson : Log.make(errorColors, options.debug)]),
     Layer.succeed(References.MinimumLogLevel, options.debug ? "Debug" : "Info"),
     Layer.succeed(Logger.LogToStderr, true),
     CliOutput.layerPresenter(presenter(options)),

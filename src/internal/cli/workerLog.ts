@@ -51,14 +51,9 @@ export const describe = (event: WorkerEvent): Line | undefined => {
       return line("Debug", `Job ${event.job.id} (${event.job.task}) starts, ${attempt(event.job)}.`)
     case "JobCompleted":
       return line("Info", `Job ${event.job.id} (${event.job.task}) completed in ${Format.duration(event.duration)}.`)
-    case "JobFailed": {
-      const { duration, error, job, retryIn } = event
-      const end = retryIn === undefined ? "for good" : `next in ${Format.duration(retryIn)}`
-      return line(
-        retryIn === undefined ? "Error" : "Warn",
-        `Job ${job.id} (${job.task}) failed in ${Format.duration(duration)}, ${attempt(job)}, ${end}: ${short(error)}`
-      )
-    }
+    // That it failed, and of which kind, is logged by the worker itself; what it said may quote a payload.
+    case "JobFailed":
+      return line("Debug", `Job ${event.job.id} (${event.job.task}) failed: ${short(event.error)}`)
     case "JobSnoozed":
       return line("Info", `Job ${event.job.id} (${event.job.task}) is put off for ${Format.duration(event.delay)}.`)
     case "JobCancelled":

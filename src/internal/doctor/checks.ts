@@ -146,10 +146,15 @@ const workers = (
 }
 
 const since = (seconds: number): string =>
-  seconds >= 7200 ? `${Math.floor(seconds / 3600)} hours` : `${Math.floor(seconds / 60)} minutes`
+  seconds >= 7200
+    ? `${Math.floor(seconds / 3600)} hours`
+    : seconds >= 120
+    ? `${Math.floor(seconds / 60)} minutes`
+    : `${seconds} seconds`
 
 export const transactions = (
-  { open, prepared, slots, unseen }: Diagnosis.Transactions
+  { open, prepared, slots, unseen }: Diagnosis.Transactions,
+  openFor: Duration.Duration
 ): ReadonlyArray<Finding> => {
   const problems: Array<Finding> = [
     ...open.map(({ application, pid, seconds, state }) =>
@@ -184,7 +189,7 @@ export const transactions = (
         `None of those that this role sees; ${many(unseen, "session")} of other roles it does not.`,
         "Grant it pg_read_all_stats to see them."
       )
-      : ok("transactions", "None has been open for longer than 5 minutes.")
+      : ok("transactions", `None has been open for longer than ${Duration.format(openFor)}.`)
   ]
 }
 
@@ -268,10 +273,11 @@ const clockCheck = (diagnosis: Diagnosis.Diagnosis) =>
 const connectionCheck = (diagnosis: Diagnosis.Diagnosis, server: Diagnosis.Server) =>
   Effect.map(Effect.timed(diagnosis.clock), ([way]) => connection(server, Duration.toMillis(way)))
 
-export const run = Effect.fnUntraced(function*({ diagnosis, schema, server, status }: {
+export const run = Effect.fnUntraced(function*({ diagnosis, openFor, schema, server, status }: {
   readonly schema: string
   readonly server: Diagnosis.Server
   readonly diagnosis: Diagnosis.Diagnosis
+  readonly openFor: Duration.Duration
   readonly status: Effect.Effect<MigrationStatus, KongTaskError>
 }): Effect.fn.Return<ReadonlyArray<Finding>, KongTaskError> {
   const parts = yield* Effect.all([
@@ -289,7 +295,7 @@ export const run = Effect.fnUntraced(function*({ diagnosis, schema, server, stat
       })
     ),
     examined("workers", Effect.map(diagnosis.workers, workers)),
-    examined("transactions", Effect.map(diagnosis.transactions(300), transactions)),
+    examined("transactions", Effect.map(diagnosis.transactions(openFor), (found) => transactions(found, openFor))),
     examined("bloat", Effect.map(diagnosis.sizes, (sizes) => bloat(sizes, server.is_autovacuum_on))),
     examined("clock", clockCheck(diagnosis))
   ])

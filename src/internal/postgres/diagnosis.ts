@@ -1,6 +1,7 @@
 /**
  * What `Doctor` asks the database: nothing is locked, nothing changes.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as SqlClient from "effect/sql/SqlClient"
 import type { KongTaskError } from "../../KongTaskError.ts"
@@ -189,7 +190,7 @@ export interface Diagnosis {
   readonly clock: Effect.Effect<number, KongTaskError>
   readonly rights: Effect.Effect<Rights, KongTaskError>
   readonly workers: Effect.Effect<Workers, KongTaskError>
-  readonly transactions: (longerThanSeconds: number) => Effect.Effect<Transactions, KongTaskError>
+  readonly transactions: (openFor: Duration.Duration) => Effect.Effect<Transactions, KongTaskError>
   readonly sizes: Effect.Effect<ReadonlyArray<TableSize>, KongTaskError>
   readonly invalidIndexes: Effect.Effect<ReadonlyArray<string>, KongTaskError>
 }
@@ -205,9 +206,9 @@ export const make = (sql: SqlClient.SqlClient, schema: string): Diagnosis => {
     clock: Effect.map(row<{ readonly now: number }>(clock), ({ now }) => now),
     rights: row<Rights>(rights, [schema]),
     workers: row<Workers>(workers(quoteIdentifier(schema))),
-    transactions: (seconds) =>
+    transactions: (openFor) =>
       Effect.map(
-        row<Omit<Transactions, "open"> & { readonly open: string }>(transactions, [seconds]),
+        row<Omit<Transactions, "open"> & { readonly open: string }>(transactions, [Duration.toSeconds(openFor)]),
         (answer) => ({ ...answer, open: JSON.parse(answer.open) as Transactions["open"] })
       ),
     sizes: rows<TableSize>(sizes, [schema]),
