@@ -1,12 +1,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import { DateTime, Duration } from "effect"
 import type { JobStore } from "kongtask"
-import { parseDuration, parseTime } from "../../src/internal/cli/flags.ts"
+import { parseTime } from "../../src/internal/cli/flags.ts"
 import * as Format from "../../src/internal/cli/format.ts"
 import { colors } from "../../src/internal/cli/Output.ts"
 import * as Progress from "../../src/internal/cli/progress.ts"
 import * as View from "../../src/internal/cli/statsView.ts"
 import * as Table from "../../src/internal/cli/table.ts"
+import { parseDuration } from "../../src/internal/configuration/settings.ts"
 
 const at = (text: string) => DateTime.makeUnsafe(text)
 

@@ -13,7 +13,7 @@ import { exitCodes, type Kind, Problem } from "./problem.ts"
 type Reasons = {
   readonly [Tag in KongTaskErrorReason["_tag"]]: (
     reason: Extract<KongTaskErrorReason, { readonly _tag: Tag }>
-  ) => { readonly kind: Kind; readonly message?: string; readonly todo?: string }
+  ) => { readonly kind: Kind; readonly message?: string; readonly where?: string; readonly todo?: string }
 }
 
 /** The errors' own messages tell programs what to do; these tell whoever types commands. */
@@ -25,6 +25,14 @@ const reasons: Reasons = {
       "`kongtask config show` tells what is set."
   }),
   InvalidConfiguration: () => ({ kind: "configuration" }),
+  InvalidConfigurationFile: ({ file, issues }) => ({
+    kind: "configuration",
+    where: file,
+    message: issues.map(({ column, line, problem }) =>
+      `${line === undefined ? "" : `line ${line}${column === undefined ? "" : `, column ${column}`}: `}${problem}`
+    ).join("\n"),
+    todo: "`kongtask config show` tells which value counts; docs/configuration.md has all settings."
+  }),
   ConnectionFailed: ({ detail }) => ({
     kind: "connection",
     message: `PostgreSQL cannot be reached: ${detail}`,
@@ -72,8 +80,8 @@ const reasons: Reasons = {
 }
 
 const ofKongTask = (error: KongTaskError.KongTaskError): Problem => {
-  const { kind, message, todo } = reasons[error.reason._tag](error.reason as never)
-  return new Problem({ kind, message: message ?? error.message, todo, cause: error })
+  const { kind, message, todo, where } = reasons[error.reason._tag](error.reason as never)
+  return new Problem({ kind, message: message ?? error.message, where, todo, cause: error })
 }
 
 /** The errors of a crontab, with the file that they are in. */

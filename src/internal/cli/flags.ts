@@ -3,50 +3,8 @@
  */
 import * as Flag from "effect/cli/Flag"
 import * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
-
-/** The settings that were given as flags; what is `undefined` was not. */
-export interface GivenSettings {
-  /** The configuration file, instead of looking for one. */
-  readonly config?: string | undefined
-  readonly databaseUrl?: Redacted.Redacted | undefined
-  readonly schema?: string | undefined
-  /** The folder of the embedded database. */
-  readonly embedded?: string | undefined
-  readonly maxPoolSize?: number | undefined
-  readonly preparedStatements?: boolean | undefined
-  /** Files and folders of tasks. */
-  readonly tasks?: ReadonlyArray<string> | undefined
-  readonly crontab?: string | undefined
-  /** How many handlers run at once. */
-  readonly jobs?: number | undefined
-  readonly pollInterval?: Duration.Duration | undefined
-  readonly useNodeTime?: boolean | undefined
-  readonly handleSignals?: boolean | undefined
-  /** Whether tasks are loaded again when their files change. */
-  readonly watch?: boolean | undefined
-}
-
-const units: Readonly<Record<string, string>> = {
-  "": "millis",
-  ms: "millis",
-  s: "seconds",
-  m: "minutes",
-  min: "minutes",
-  h: "hours",
-  d: "days",
-  w: "weeks"
-}
-
-/** Reads `30s`, `5 minutes`, `1500`; a bare number counts milliseconds. */
-export const parseDuration = (text: string): Option.Option<Duration.Duration> => {
-  const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text)
-  if (match === null) return Option.none()
-  const unit = match[2]!.toLowerCase()
-  return Duration.fromInput(`${Number(match[1])} ${units[unit] ?? unit}` as Duration.Input)
-}
+import { parseDuration } from "../configuration/settings.ts"
 
 /** Reads an instant: `2026-01-31T08:00:00Z`, `2026-01-31 08:00`, `2026-01-31`; UTC where it names no offset. */
 export const parseTime = (text: string): Option.Option<DateTime.Utc> => {

@@ -1,6 +1,7 @@
 import * as Command from "effect/cli/Command"
 import { add } from "./commands/add.ts"
 import { cleanup } from "./commands/cleanup.ts"
+import { config } from "./commands/config.ts"
 import { crontab } from "./commands/crontab.ts"
 import { doctor } from "./commands/doctor.ts"
 import { jobs } from "./commands/jobs.ts"
@@ -26,7 +27,8 @@ export const kongtask = root.pipe(
     crontab,
     cleanup,
     schema,
-    doctor
+    doctor,
+    config
   ]),
   Command.provide(({ json }) => Output.layer(json))
 )

@@ -58,7 +58,7 @@ const addOne = Effect.fnUntraced(function*(task: Bulk.Untyped, json: string, whe
         : undefined
     })
   ))
-  const job = yield* Effect.provide(Queue.add(task, payload, options), Connection.services())
+  const job = yield* Effect.provide(Queue.add(task, payload, options), Connection.services)
   yield* output.answer(encodeJob(job), output.line(`Added job ${job.id} (${job.task}, ${job.state}).`))
 })
 
@@ -68,7 +68,7 @@ const addLines = Effect.fnUntraced(function*(task: Bulk.Untyped, file: string, o
   if (options.jobKey !== undefined) {
     return yield* usage("--key is for one job: many with the same key would replace each other.")
   }
-  const added = yield* Effect.provide(Bulk.addLines(task, file, options), Connection.services())
+  const added = yield* Effect.provide(Bulk.addLines(task, file, options), Connection.services)
   yield* output.answer({ added }, output.line(`Added ${Format.many(added, "job")} of ${task.name}.`))
 })
 

@@ -23,7 +23,7 @@ export const cleanup = Command.make("cleanup", {
     if (!what.tasks && !what.queues && what.failedJobs === undefined) {
       return yield* usage("Nothing to delete.", "Give --failed-jobs 30d, --queues or --tasks.")
     }
-    const deleted = yield* Effect.provide(Queue.cleanup(what), Connection.services())
+    const deleted = yield* Effect.provide(Queue.cleanup(what), Connection.services)
     const { failedJobs, queues, tasks } = deleted
     yield* output.answer(
       deleted,

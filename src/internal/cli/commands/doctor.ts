@@ -21,8 +21,8 @@ export const doctor = Command.make("doctor", {}, () =>
   Effect.gen(function*() {
     const output = yield* Output
     const { examine } = yield* Effect.promise(() => import("../../../Doctor.ts"))
-    const { schema } = yield* Connection.resolved
-    const report = yield* Effect.provide(examine({ schema }), Connection.database())
+    const { settings } = yield* Connection.resolve()
+    const report = yield* Effect.provide(examine({ schema: settings.schema.value }), Connection.database())
     yield* output.answer(report, show(report))
     if (!report.isHealthy) return yield* new Finding({ kind: "unhealthy" })
   })).pipe(

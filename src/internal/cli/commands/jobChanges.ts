@@ -36,7 +36,7 @@ const quote = (ids: ReadonlyArray<string>) =>
 
 const apply = Effect.fnUntraced(function*(input: SelectionInput, change: Change) {
   const choice = yield* choose(input)
-  yield* Effect.provide(applyTo(choice, input.dryRun, change), Connection.services())
+  yield* Effect.provide(applyTo(choice, input.dryRun, change), Connection.services)
 })
 
 const applyTo = Effect.fnUntraced(function*(choice: Choice, isDryRun: boolean, change: Change) {

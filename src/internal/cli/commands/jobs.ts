@@ -54,7 +54,7 @@ const list = Command.make("list", {
     const most = all ? Number.POSITIVE_INFINITY : limit ?? defaultLimit
     const first = after === undefined ? undefined : (yield* ids([after]))[0]
     const jobs = pagesOf(toFilter(input), first, most)
-    yield* Effect.provide(output.isJson ? printArray(jobs) : printTable(jobs, most), Connection.services())
+    yield* Effect.provide(output.isJson ? printArray(jobs) : printTable(jobs, most), Connection.services)
   })).pipe(
     Command.withDescription("List jobs, in the order in which they were added."),
     Command.withExamples([
@@ -143,7 +143,7 @@ const show = Command.make("show", {
         return notFound(`There is no job ${which}.`, "Completed and cancelled jobs are deleted.")
       }),
       Effect.flatMap((job) => Effect.map(Queue.failedAttempts(job.id), (attempts) => ({ job, attempts }))),
-      Effect.provide(Connection.services())
+      Effect.provide(Connection.services)
     )
     const { attempts, job } = found
     yield* output.answer(

@@ -8,7 +8,7 @@ import { Output } from "../Output.ts"
 export const queues = Command.make("queues", {}, () =>
   Effect.gen(function*() {
     const output = yield* Output
-    const stats = yield* Effect.provide(Queue.stats(), Connection.services())
+    const stats = yield* Effect.provide(Queue.stats(), Connection.services)
     const rows = Counts.rowsOf(stats.queues)
     yield* output.answer(
       rows.map(({ counts, name }) => ({ queue: name, ...counts })),

@@ -29,7 +29,7 @@ const toJson = (schedule: Scheduler.Stored) => ({
 const list = Command.make("list", {}, () =>
   Effect.gen(function*() {
     const output = yield* Output
-    const schedules = yield* Effect.provide(Scheduler.list, Connection.services())
+    const schedules = yield* Effect.provide(Scheduler.list, Connection.services)
     const now = yield* DateTime.now
     const relative = (time: DateTime.Utc | undefined) => time === undefined ? "" : Format.relative(time, now)
     yield* output.answer(
@@ -64,7 +64,7 @@ const change = (
   Command.make(name, { id }, ({ id }) =>
     Effect.gen(function*() {
       const output = yield* Output
-      const isThere = yield* Effect.provide(change(id), Connection.services())
+      const isThere = yield* Effect.provide(change(id), Connection.services)
       if (!isThere) return yield* missing(id)
       yield* output.answer({ id, [participle]: true }, output.line(`The schedule "${id}" is ${participle}.`))
     })).pipe(Command.withDescription(description))
@@ -81,7 +81,7 @@ const run = Command.make("run", { id }, ({ id }) =>
         kind: "unexpected",
         message: `The schedule "${id}" cannot run: ${stored.problem ?? "somebody is changing it at this moment"}`
       })
-    }).pipe(Effect.provide(Connection.services()))
+    }).pipe(Effect.provide(Connection.services))
     yield* output.answer({ id, job }, output.line(`Added job ${job} of the schedule "${id}".`))
   })).pipe(Command.withDescription("Add a job of a schedule now, paused or not."))
 

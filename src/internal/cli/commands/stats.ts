@@ -79,7 +79,7 @@ export const stats = Command.make("stats", {
     Flag.withDescription("How often (default: 2s). Each time reads all jobs"),
     Flag.withDefault(Duration.seconds(2))
   )
-}, ({ interval, watch: isWatching }) => Effect.provide(isWatching ? watch(interval) : once, Connection.services()))
+}, ({ interval, watch: isWatching }) => Effect.provide(isWatching ? watch(interval) : once, Connection.services))
   .pipe(
     Command.withDescription("How many jobs there are in each state, of each task and of each queue.")
   )

@@ -43,7 +43,7 @@ export const columns = (now: DateTime.Utc): ReadonlyArray<Table.Column<JobStore.
 
 const list = Effect.gen(function*() {
   const output = yield* Output
-  const pools = yield* Effect.provide(Queue.pools, Connection.services())
+  const pools = yield* Effect.provide(Queue.pools, Connection.services)
   const now = yield* DateTime.now
   yield* output.answer(
     pools.map(toJson),
@@ -64,7 +64,7 @@ const unlock = Command.make("unlock", {
     const { jobs, known } = yield* Effect.gen(function*() {
       const known = new Set((yield* Queue.pools).map(({ id }) => id))
       return { known, jobs: yield* Queue.forceUnlock(pools.filter((id) => known.has(id))) }
-    }).pipe(Effect.provide(Connection.services()))
+    }).pipe(Effect.provide(Connection.services))
     yield* output.answer(
       { released: jobs.map(({ id }) => id) },
       output.line(`Released ${Format.many(jobs.length, "job")}.`)
