@@ -97,7 +97,7 @@ describe("the doctor", () => {
       const opened = yield* Deferred.make<void>()
       yield* Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
-        yield* sql.withTransaction(Effect.andThen(
+        return yield* sql.withTransaction(Effect.andThen(
           sql`select 1`,
           Effect.andThen(Deferred.succeed(opened, undefined), Effect.never)
         ))
@@ -107,7 +107,7 @@ describe("the doctor", () => {
       )
       yield* Deferred.await(opened)
       expect(problems(yield* Doctor.examine({ openFor: "1 hour" }))).toEqual([])
-      const [found] = problems(yield* Doctor.examine({ openFor: 0 })).filter(({ check }) => check === "transactions")
+      const found = problems(yield* Doctor.examine({ openFor: 0 })).find(({ check }) => check === "transactions")
       expect(found?.message).toMatch(/^Session \d+ \(forgetful\) has had a transaction open .*idle in transaction/)
       expect(found?.todo).toMatch(/pg_terminate_backend\(\d+\)/)
     }))

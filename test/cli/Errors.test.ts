@@ -29,7 +29,7 @@ const fails = Effect.fnUntraced(function*(
   options?: Cli.Options
 ) {
   const ended = yield* Cli.run(args, options)
-  expect(ended, args.join(" ")).toMatchObject({ code, signal: null })
+  expect({ args, ...ended }).toMatchObject({ args, code, signal: null })
   expectReadable(ended)
   expect(ended.stderr).toContain(text)
   return ended

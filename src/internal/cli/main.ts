@@ -107,8 +107,8 @@ const alive = Effect.forever(Effect.sleep("1 day"))
 /** Runs a command as the process, which ends with its exit code. */
 export const run = <E>(command: Effect.Effect<void, E, Signals>, args: ReadonlyArray<string>): void => {
   // What comes after `--` is no flag.
-  const flags = args.slice(0, args.includes("--") ? args.indexOf("--") : undefined)
-  const options: Options = { json: flags.includes("--json"), debug: flags.includes("--debug") }
+  const flags = new Set(args.slice(0, args.includes("--") ? args.indexOf("--") : undefined))
+  const options: Options = { json: flags.has("--json"), debug: flags.has("--debug") }
   const { exitCode, service } = listen(() => fiber.interruptUnsafe())
   const fiber = Effect.runFork(
     Effect.andThen(Effect.forkChild(alive), command).pipe(

@@ -1,7 +1,7 @@
 /**
  * The screen of `kongtask stats`.
  */
-import * as DateTime from "effect/DateTime"
+import type * as DateTime from "effect/DateTime"
 import * as Job from "../../Job.ts"
 import type * as JobStore from "../../JobStore.ts"
 import * as Counts from "./counts.ts"
