@@ -1595,6 +1595,67 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_observe(job_id bigint, from_revision integer, announce boolean)
+ RETURNS TABLE(task text, revision integer, state text, has_stopped boolean, error text, failed_attempts text, result text, is_retained boolean, progress text, progress_at double precision)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  wanted constant bigint := job_id;
+  live "graphile_worker"._private_jobs;
+  known "graphile_worker"._private_kongtask_job_details;
+  past "graphile_worker"._private_kongtask_history;
+begin
+  if announce then
+    insert into "graphile_worker"._private_kongtask_job_details as detail (job_id, awaited)
+    select job.id, true from "graphile_worker"._private_jobs as job
+    where job.id = wanted and not (job.attempts >= job.max_attempts and job.locked_at is null)
+    on conflict (job_id) do update set awaited = true where not detail.awaited;
+  end if;
+
+  select * into live from "graphile_worker"._private_jobs as job where job.id = wanted;
+  if live.id is null and announce then
+    delete from "graphile_worker"._private_kongtask_job_details as detail
+    where detail.job_id = wanted and not exists (select from "graphile_worker"._private_jobs as job where job.id = wanted);
+  end if;
+
+  if from_revision is not null then
+    select * into past from "graphile_worker"._private_kongtask_history as kept
+    where kept.job_id = wanted and kept.revision >= from_revision and kept.expires_at > now()
+    order by kept.revision limit 1;
+  elsif live.id is null then
+    select * into past from "graphile_worker"._private_kongtask_history as kept
+    where kept.job_id = wanted and kept.expires_at > now()
+    order by kept.revision desc limit 1;
+  end if;
+
+  if past.job_id is not null then
+    return query select
+      past.task, past.revision, past.state, true, past.error, past.failed_attempts::text, past.result::text,
+      past.is_retained, null::text, null::float8;
+  elsif live.id is not null then
+    select * into known from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = wanted;
+    state := "graphile_worker"._private_kongtask_state(live.run_at, live.attempts, live.max_attempts, live.locked_at);
+    has_stopped := state = 'failed';
+    state := case when has_stopped then coalesce(known.outcome, state) else state end;
+    return query select
+      "graphile_worker"._private_kongtask_task_name(live.task_id), live.revision, state, has_stopped,
+      case when state = 'cancelled' then known.reason else live.last_error end,
+      case when has_stopped then "graphile_worker"._private_kongtask_failures_of(live.id)::text end, null::text, true,
+      known.progress::text, "graphile_worker"._private_kongtask_millis(known.progress_at);
+  else
+    return query select
+      null::text,
+      (wanted <= coalesce(
+        pg_sequence_last_value(pg_get_serial_sequence(quote_ident('graphile_worker') || '._private_jobs', 'id')), 0
+      ))::int,
+      null::text, true, null::text, null::text, null::text, false, null::text, null::float8;
+  end if;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_promote(pool text, job_ids bigint[])
  RETURNS SETOF bigint
  LANGUAGE plpgsql
@@ -1811,6 +1872,30 @@ begin
     perform "graphile_worker"._private_kongtask_mark(ids, 'cancelled', 'replaced by its key');
     perform "graphile_worker"._private_kongtask_stop(array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled');
   end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_report(pool text, job_id bigint, new_progress json)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  wanted constant bigint := job_id;
+  is_awaited boolean;
+begin
+  insert into "graphile_worker"._private_kongtask_job_details as detail (job_id, progress, progress_at)
+  select job.id, new_progress, clock_timestamp() from "graphile_worker"._private_jobs as job
+  where job.id = wanted and job.locked_by = pool
+  for key share
+  on conflict (job_id) do update set progress = excluded.progress, progress_at = excluded.progress_at
+  returning detail.awaited into is_awaited;
+  if is_awaited then
+    perform "graphile_worker"._private_kongtask_tell(array[wanted]);
+  end if;
+  return is_awaited is not null;
 end
 $function$;
 
@@ -2262,7 +2347,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_tell(job_ids bigint
 AS $function$
 begin
   perform pg_notify(
-    'kongtask:stopped', json_build_object('schema', 'graphile_worker', 'jobs', json_agg(job.id::text order by job.id))::text
+    'kongtask:watched', json_build_object('schema', 'graphile_worker', 'jobs', json_agg(job.id::text order by job.id))::text
   )
   from unnest(job_ids) with ordinality as job (id, place)
   group by job.place / 300;

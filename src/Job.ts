@@ -184,6 +184,11 @@ export interface Options {
   readonly jobKeyMode?: KeyMode | undefined
   /** Marks, of one character or more each; workers can be told to leave jobs with some of them alone. Default: none. */
   readonly flags?: ReadonlyArray<string> | undefined
+  /**
+   * For how long the history keeps the job, its result and its failed attempts when it has stopped, at most 1,000 years,
+   * which an infinite duration stands for; 0 for not at all, whatever its worker says. Default: what the worker says.
+   */
+  readonly retain?: Duration.Input | undefined
 }
 
 /**
@@ -210,6 +215,33 @@ export interface Running {
   /** What the previous attempt failed with. */
   readonly lastError: string | undefined
 }
+
+/**
+ * What the handler of a task with a `progress` schema is told about the job that it runs, and can tell of it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Reporting<in P> extends Running {
+  /**
+   * Tells how far the job has come, for whoever reads `Queue.progress`.
+   *
+   * **Details**
+   *
+   * Never waits for the database: the latest value is written beside the handler, at once and then once in 500 ms at most,
+   * one statement each, as long as the worker holds the job. A value that the schema refuses, or that has more than
+   * 64 KiB of JSON, is a defect.
+   */
+  readonly report: (progress: P) => Effect.Effect<void>
+}
+
+/**
+ * What a handler is given beside the payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Handled<P> = [P] extends [never] ? Running : Reporting<P>
 
 /**
  * What `snooze` fails with. Not an error of the task: the worker understands it.
@@ -330,3 +362,142 @@ export class DuplicateJobKey extends Schema.TaggedError<DuplicateJobKey>("kongta
     return `A job of task "${this.task}"${which} was not added: job ${this.existing}, which is ${this.state}, has its key.`
   }
 }
+
+/**
+ * A job that was waited for has failed for good, and not with an error of its
+ * task's error schema: of a defect, a timeout, a dead worker.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class JobFailed extends Schema.TaggedError<JobFailed>("kongtask/Job/JobFailed")("JobFailed", {
+  job: JobId,
+  /** The name of its task. */
+  task: Schema.String,
+  /** What its last attempt said. */
+  error: Schema.String,
+  /** All failed attempts, the last 100 in their order. */
+  attempts: Schema.Array(FailedAttempt)
+}) {
+  override get message(): string {
+    return `Job ${this.job} of task "${this.task}" has failed for good: ${this.error}`
+  }
+}
+
+/**
+ * A job that was waited for has been cancelled, removed, or replaced by its key.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class JobCancelled extends Schema.TaggedError<JobCancelled>("kongtask/Job/JobCancelled")("JobCancelled", {
+  job: JobId,
+  /** The name of its task. */
+  task: Schema.String,
+  reason: Schema.UndefinedOr(Schema.String)
+}) {
+  override get message(): string {
+    return `Job ${this.job} of task "${this.task}" was cancelled${this.reason === undefined ? "" : `: ${this.reason}`}.`
+  }
+}
+
+/**
+ * A job that was waited for has stopped, and its result was not kept: nobody
+ * asked for that (`retain`), graphile-worker or a statement by hand completed it,
+ * or the result was too large.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ResultNotRetained extends Schema.TaggedError<ResultNotRetained>("kongtask/Job/ResultNotRetained")(
+  "ResultNotRetained",
+  {
+    job: JobId,
+    /** What has become of it; `undefined` when it had stopped before the wait, and nothing was kept of it. */
+    state: Schema.UndefinedOr(State)
+  }
+) {
+  override get message(): string {
+    return this.state === undefined
+      ? `Job ${this.job} is not there any more, and nothing was kept of it, or not for so long. Set \`retain\` on the ` +
+        "job, its task or its worker."
+      : `Job ${this.job} is ${this.state}, but no result was kept. Set \`retain\` on the job, its task or its worker; ` +
+        "a result has 1 MiB of JSON at most, and graphile-worker's workers keep none."
+  }
+}
+
+/**
+ * There has never been a job of that id, or none of that task.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class JobNotFound extends Schema.TaggedError<JobNotFound>("kongtask/Job/JobNotFound")("JobNotFound", {
+  /** What was asked for. */
+  job: Schema.String,
+  /** The name of the task whose job it should be. */
+  task: Schema.String,
+  /** The name of the task whose job it is. */
+  actual: Schema.UndefinedOr(Schema.String)
+}) {
+  override get message(): string {
+    return this.actual === undefined
+      ? `There has never been a job ${this.job}.`
+      : `Job ${this.job} is one of task "${this.actual}", not of "${this.task}".`
+  }
+}
+
+/**
+ * A result, an error or a progress is stored that the task's schema here does not decode: another version of the
+ * program wrote it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class UndecodableOutcome extends Schema.TaggedError<UndecodableOutcome>("kongtask/Job/UndecodableOutcome")(
+  "UndecodableOutcome",
+  {
+    job: JobId,
+    /** The name of its task. */
+    task: Schema.String,
+    what: Schema.Literals(["result", "error", "progress"]),
+    problem: Schema.String
+  }
+) {
+  override get message(): string {
+    return `The ${this.what} of job ${this.job} does not decode by the schema of task "${this.task}": ${this.problem}`
+  }
+}
+
+/**
+ * A job's end was to be waited for inside a transaction of the queue's client. A
+ * job that the same transaction added cannot run before it commits; and one that
+ * stays open for as long as a job takes keeps deleted rows from being vacuumed.
+ * Wait after the transaction.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AwaitedInTransaction extends Schema.TaggedError<AwaitedInTransaction>("kongtask/Job/AwaitedInTransaction")(
+  "AwaitedInTransaction",
+  {}
+) {
+  override get message(): string {
+    return "The end of a job cannot be waited for inside a transaction of the queue's client, as a job that it adds does " +
+      "not run before it commits. Wait when the transaction has ended."
+  }
+}
+
+/**
+ * Why there is no result of a job that was waited for, beside its task's own error.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type NoResult =
+  | JobFailed
+  | JobCancelled
+  | ResultNotRetained
+  | JobNotFound
+  | UndecodableOutcome
+  | AwaitedInTransaction

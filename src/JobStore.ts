@@ -434,6 +434,42 @@ export interface Recovery {
 export type Swept = Omit<Recovery, "pools">
 
 /**
+ * How a job stands, for those who wait for it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Observation =
+  /** Nothing is known of it: whether there has ever been such a job. */
+  | { readonly _tag: "Unknown"; readonly existed: boolean }
+  | { readonly _tag: "Live"; readonly task: string; readonly revision: number; readonly progress: Progress | undefined }
+  | {
+    readonly _tag: "Stopped"
+    readonly task: string
+    readonly state: Job.State
+    /** The last error, or why it was cancelled. */
+    readonly error: string | undefined
+    readonly attempts: ReadonlyArray<Job.FailedAttempt>
+    /** Decoded JSON, not yet decoded by the task's schema; `undefined` where there is none. */
+    readonly result: unknown
+    /** False where nothing but its end was kept. */
+    readonly isRetained: boolean
+  }
+
+/**
+ * What a handler has last reported.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Progress {
+  /** Milliseconds since the epoch. */
+  readonly at: number
+  /** Decoded JSON, not yet decoded by the task's schema. */
+  readonly value: unknown
+}
+
+/**
  * What a store announces.
  *
  * @category models
@@ -488,6 +524,28 @@ export interface Store {
   /** The recorded failed attempts of a job, at most the last 100, in their order. */
   readonly failedAttempts: (id: Job.JobId) => Effect.Effect<ReadonlyArray<Job.FailedAttempt>, KongTaskError>
   readonly list: (filter: Filter, page: Page) => Effect.Effect<ReadonlyArray<Job.Job>, KongTaskError>
+
+  /**
+   * How a job stands that was asked for at a revision, or at the current one; with `announce`, `watched` will tell of its
+   * end, and of what it reports until then. One statement. Fails inside a transaction of this store's client.
+   */
+  readonly observe: (
+    id: Job.JobId,
+    revision: number | undefined,
+    announce: boolean
+  ) => Effect.Effect<Observation, Job.AwaitedInTransaction | KongTaskError>
+
+  /** Fails inside a transaction of this store's client, where nobody may wait for a job. */
+  readonly mayWait: Effect.Effect<void, Job.AwaitedInTransaction>
+
+  /**
+   * Tells that there is news of observed jobs, on a connection of its own. Fails when that is lost; running it again
+   * connects anew. The first element is empty: it says that it listens.
+   */
+  readonly watched: Stream.Stream<ReadonlyArray<Job.JobId>, KongTaskError>
+
+  /** Writes what the handler of a job reports, as JSON text, and answers whether the pool still holds the job. */
+  readonly report: (pool: string, id: Job.JobId, progress: string) => Effect.Effect<boolean, KongTaskError>
   readonly count: (filter: Filter) => Effect.Effect<number, KongTaskError>
   /** One statement. */
   readonly stats: (filter: Filter) => Effect.Effect<Stats, KongTaskError>

@@ -32,6 +32,17 @@ export interface Options {
   readonly maxPayloadBytes?: number | undefined
 }
 
+/**
+ * Options of `execute`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ExecuteOptions extends Job.Options {
+  /** Whether an interruption of the wait cancels the job, wherever it runs. Default: false. */
+  readonly cancelOnInterrupt?: boolean | undefined
+}
+
 const defaultMaxPayloadBytes = 1024 * 1024
 
 /**
@@ -216,11 +227,81 @@ export class Queue extends Context.Service<Queue, {
    * Inside a transaction the worker is told when that commits.
    */
   readonly cancel: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /**
+   * Waits for a job's end, in whatever process it runs, and answers its result or fails with its task's own error.
+   *
+   * **Details**
+   *
+   * The result is there if the job, its task or the worker that ran it has `retain`; without it the wait ends with
+   * `ResultNotRetained`. A job that failed otherwise than by an error of the task's schema is a `JobFailed`, with all its
+   * failed attempts; one that was cancelled, removed or replaced by its key a `JobCancelled`. A `Job` is waited for as it
+   * was when it was answered: if it has been replaced since, that is its end. An id is waited for as it is now.
+   *
+   * A notification ends the wait; without it, a look every 2 seconds does. One statement a look, and a write at the first.
+   * All waits of a process share one connection beside the client's pool, as long as there are any. While the database
+   * is away it waits for that too. Interruptible at any time; the job is not touched.
+   *
+   * **Gotchas**
+   *
+   * Fails with `AwaitedInTransaction` inside a transaction of the queue's client. The entries of a batch task have
+   * results of their own, which are not kept: its jobs answer nothing.
+   */
+  readonly awaitResult: <T extends Task.Any>(
+    task: T,
+    job: Job.Job | Job.JobId
+  ) => Effect.Effect<
+    Task.Success<T>,
+    Task.Error<T> | Job.NoResult | KongTaskError,
+    T["successSchema"]["DecodingServices"] | T["errorSchema"]["DecodingServices"]
+  >
+
+  /**
+   * Adds a job and waits for its end: `add` and `awaitResult` in one.
+   *
+   * **Details**
+   *
+   * Its outcome is kept for 5 minutes where neither the job nor its task has a `retain` of more than 0. With a `jobKey`
+   * whose job is left as it is, that one is waited for. An interruption leaves the job alone, unless `cancelOnInterrupt`.
+   *
+   * **Gotchas**
+   *
+   * As of `add` and `awaitResult`. Inside a transaction nothing is added.
+   */
+  readonly execute: <T extends Task.Any>(
+    task: T,
+    payload: T["payloadSchema"]["~type.make.in"],
+    options?: ExecuteOptions
+  ) => Effect.Effect<
+    Task.Success<T>,
+    Task.Error<T> | Job.InvalidJob | Job.DuplicateJobKey | Job.NoResult | KongTaskError,
+    | T["payloadSchema"]["EncodingServices"]
+    | T["successSchema"]["DecodingServices"]
+    | T["errorSchema"]["DecodingServices"]
+  >
+
+  /**
+   * What the handler of a job reports, from the last value on, until the job has stopped.
+   *
+   * **Details**
+   *
+   * The latest value each time there is news; values in between may be left out, and the last one when the job ends right
+   * after it. An earlier attempt's value stays until the next one reports. Looks as `awaitResult` does. A job that has
+   * stopped and one of which nothing is known any more have an empty stream.
+   */
+  readonly progress: <T extends Task.Any>(
+    task: T,
+    job: Job.Job | Job.JobId
+  ) => Stream.Stream<
+    T["progressSchema"]["Type"],
+    Job.JobNotFound | Job.UndecodableOutcome | Job.AwaitedInTransaction | KongTaskError,
+    T["progressSchema"]["DecodingServices"]
+  >
 }>()("kongtask/Queue") {
   static readonly layer = (options?: Options): Layer.Layer<Queue, never, JobStore.JobStore> =>
     Layer.effect(
       Queue,
-      Effect.map(JobStore.JobStore, (store) => makeQueue(store, options?.maxPayloadBytes ?? defaultMaxPayloadBytes))
+      Effect.flatMap(JobStore.JobStore, (store) => makeQueue(store, options?.maxPayloadBytes ?? defaultMaxPayloadBytes))
     )
 }
 
@@ -435,3 +516,68 @@ export const cleanup = accessor((queue) => queue.cleanup)
  */
 export const stream = (filter?: Filter): Stream.Stream<Job.Job, KongTaskError, Queue> =>
   Stream.unwrap(Effect.map(Queue, (queue) => queue.stream(filter)))
+
+/**
+ * Waits for a job's end: `Queue.awaitResult` of the service.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const job = yield* Queue.add(SendEmail, { to: "a@b.c", subject: "Welcome" }, { retain: "1 hour" })
+ * const { messageId } = yield* Queue.awaitResult(SendEmail, job)
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const awaitResult = <T extends Task.Any>(
+  task: T,
+  job: Job.Job | Job.JobId
+): Effect.Effect<
+  Task.Success<T>,
+  Task.Error<T> | Job.NoResult | KongTaskError,
+  Queue | T["successSchema"]["DecodingServices"] | T["errorSchema"]["DecodingServices"]
+> => Effect.flatMap(Queue, (queue) => queue.awaitResult(task, job))
+
+/**
+ * Adds a job and waits for its end: `Queue.execute` of the service.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Queue.execute(SendEmail, { to: "a@b.c", subject: "Welcome" }, { cancelOnInterrupt: true }).pipe(
+ *   Effect.timeout("1 minute"),
+ *   Effect.catchTag("RateLimited", (error) => tellTheUser(error.retryAfter))
+ * )
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const execute = <T extends Task.Any>(
+  task: T,
+  payload: T["payloadSchema"]["~type.make.in"],
+  options?: ExecuteOptions
+): Effect.Effect<
+  Task.Success<T>,
+  Task.Error<T> | Job.InvalidJob | Job.DuplicateJobKey | Job.NoResult | KongTaskError,
+  | Queue
+  | T["payloadSchema"]["EncodingServices"]
+  | T["successSchema"]["DecodingServices"]
+  | T["errorSchema"]["DecodingServices"]
+> => Effect.flatMap(Queue, (queue) => queue.execute(task, payload, options))
+
+/**
+ * What the handler of a job reports: `Queue.progress` of the service.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const progress = <T extends Task.Any>(
+  task: T,
+  job: Job.Job | Job.JobId
+): Stream.Stream<
+  T["progressSchema"]["Type"],
+  Job.JobNotFound | Job.UndecodableOutcome | Job.AwaitedInTransaction | KongTaskError,
+  Queue | T["progressSchema"]["DecodingServices"]
+> => Stream.unwrap(Effect.map(Queue, (queue) => queue.progress(task, job)))

@@ -25,7 +25,7 @@ const TypeId = "~kongtask/Task" as const
  * @category models
  * @since 0.1.0
  */
-export type Defaults = Pick<Job.Options, "maxAttempts" | "priority" | "queueName">
+export type Defaults = Pick<Job.Options, "maxAttempts" | "priority" | "queueName" | "retain">
 
 /**
  * One job to add: what `Queue.addMany` takes.
@@ -81,9 +81,9 @@ export interface HandlerOptions<E> {
  * @category models
  * @since 0.1.0
  */
-export type HandlerFn<Payload, Success, Error, R> = (
+export type HandlerFn<Payload, Success, Error, R, Progress = never> = (
   payload: Payload,
-  job: Job.Running
+  job: Job.Handled<Progress>
 ) => Effect.Effect<Success, Error | Job.Control, R>
 
 /**
@@ -106,7 +106,7 @@ export interface Handler<in out Name extends string> {
  */
 export interface Registration {
   readonly task: Any
-  readonly handler: HandlerFn<any, any, any, any>
+  readonly handler: HandlerFn<any, any, any, any, any>
   readonly context: Context.Context<never>
   readonly options: HandlerOptions<any>
 }
@@ -123,6 +123,8 @@ export interface Any {
   readonly payloadSchema: Schema.Top
   readonly successSchema: Schema.Top
   readonly errorSchema: Schema.Top
+  /** What its handler reports while it runs; `Schema.Never` for nothing. */
+  readonly progressSchema: Schema.Top
   /** Whether the payload is an array whose entries succeed and fail each for itself. */
   readonly isBatch: boolean
   readonly defaults: Defaults
@@ -138,12 +140,14 @@ export interface Task<
   in out Name extends string,
   in out Payload extends Schema.Top,
   in out Success extends Schema.Top,
-  in out Error extends Schema.Top
+  in out Error extends Schema.Top,
+  in out Progress extends Schema.Top = Schema.Never
 > extends Any {
   readonly name: Name
   readonly payloadSchema: Payload
   readonly successSchema: Success
   readonly errorSchema: Error
+  readonly progressSchema: Progress
 
   /** Describes a job of this task, for `Queue.addMany`; adds nothing yet. */
   readonly request: (
@@ -163,8 +167,8 @@ export interface Task<
    */
   readonly toLayer: <R, EX = never, RX = never>(
     handler:
-      | HandlerFn<Payload["Type"], Success["Type"], Error["Type"], R>
-      | Effect.Effect<HandlerFn<Payload["Type"], Success["Type"], Error["Type"], R>, EX, RX>,
+      | HandlerFn<Payload["Type"], Success["Type"], Error["Type"], R, Progress["Type"]>
+      | Effect.Effect<HandlerFn<Payload["Type"], Success["Type"], Error["Type"], R, Progress["Type"]>, EX, RX>,
     options?: HandlerOptions<Error["Type"]>
   ) => Layer.Layer<
     Handler<Name>,
@@ -174,6 +178,7 @@ export interface Task<
     | Payload["DecodingServices"]
     | Success["EncodingServices"]
     | Error["EncodingServices"]
+    | Progress["EncodingServices"]
   >
 }
 
@@ -204,6 +209,7 @@ export interface Batch<
   readonly payloadSchema: Schema.$Array<Entry>
   readonly successSchema: Success
   readonly errorSchema: Error
+  readonly progressSchema: Schema.Never
   readonly isBatch: true
 
   /** Describes a job of this task, for `Queue.addMany`; adds nothing yet. */
@@ -246,6 +252,22 @@ export interface Batch<
 }
 
 /**
+ * What waiting for a job of this task answers. The entries of a batch task have results of their own, which are not kept.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type Success<T extends Any> = T["isBatch"] extends true ? void : T["successSchema"]["Type"]
+
+/**
+ * The typed error that waiting for a job of this task fails with.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type Error<T extends Any> = T["isBatch"] extends true ? never : T["errorSchema"]["Type"]
+
+/**
  * The handlers that running these tasks requires.
  *
  * @category utility types
@@ -260,7 +282,7 @@ const Proto = {
   },
   toLayer(
     this: Any,
-    build: HandlerFn<any, any, any, any> | Effect.Effect<HandlerFn<any, any, any, any>, any, any>,
+    build: HandlerFn<any, any, any, any, any> | Effect.Effect<HandlerFn<any, any, any, any, any>, any, any>,
     options?: HandlerOptions<any>
   ) {
     return Layer.effect(
@@ -287,8 +309,8 @@ export const handlerKey = <Name extends string>(name: Name): Context.Service<Han
  *
  * **Details**
  *
- * `payload` is a schema or the fields of a struct; payload, success and error
- * travel as JSON, through `Schema.toCodecJson`, so that dates, bigints and
+ * `payload` is a schema or the fields of a struct; payload, success, error and
+ * progress (what the handler tells by `job.report` while it runs) travel as JSON, through `Schema.toCodecJson`, so that dates, bigints and
  * classes may stand in them. The name is 1 to 128 characters; it is checked when
  * a job is added or a worker starts.
  *
@@ -308,15 +330,17 @@ export const make = <
   const Name extends string,
   Payload extends Schema.Top | Schema.Struct.Fields = Schema.Void,
   Success extends Schema.Top = Schema.Void,
-  Error extends Schema.Top = Schema.Never
+  Error extends Schema.Top = Schema.Never,
+  Progress extends Schema.Top = Schema.Never
 >(
   name: Name,
   options?: {
     readonly payload?: Payload
     readonly success?: Success
     readonly error?: Error
+    readonly progress?: Progress
   } & Defaults
-): Task<Name, Payload extends Schema.Struct.Fields ? Schema.Struct<Payload> : Payload, Success, Error> =>
+): Task<Name, Payload extends Schema.Struct.Fields ? Schema.Struct<Payload> : Payload, Success, Error, Progress> =>
   define(name, schemaOf(options?.payload), false, options)
 
 /**
@@ -363,17 +387,21 @@ const define = (
   name: string,
   payloadSchema: Schema.Top,
   isBatch: boolean,
-  options: { readonly success?: Schema.Top; readonly error?: Schema.Top } & Defaults | undefined
+  options:
+    | { readonly success?: Schema.Top; readonly error?: Schema.Top; readonly progress?: Schema.Top } & Defaults
+    | undefined
 ) =>
   Object.assign(Object.create(Proto), {
     name,
     payloadSchema,
     successSchema: options?.success ?? Schema.Void,
     errorSchema: options?.error ?? Schema.Never,
+    progressSchema: options?.progress ?? Schema.Never,
     isBatch,
     defaults: {
       maxAttempts: options?.maxAttempts,
       priority: options?.priority,
-      queueName: options?.queueName
+      queueName: options?.queueName,
+      retain: options?.retain
     } satisfies Defaults
   })

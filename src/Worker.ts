@@ -29,6 +29,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { randomBytes } from "node:crypto"
 import { isBadFlag, taskNameProblem } from "./internal/jobSpec.ts"
+import { retainMillis, retainProblem } from "./internal/retention.ts"
 import * as Attempt from "./internal/worker/attempt.ts"
 import * as Pool from "./internal/worker/pool.ts"
 import * as Recorder from "./internal/worker/recorder.ts"
@@ -72,6 +73,11 @@ export interface Options<T extends Task.Any, R = never> {
    * `Task.HandlerOptions`. Forbidden flags turn them off too. Default: `"auto"`.
    */
   readonly delivery?: "auto" | "durable" | undefined
+  /**
+   * For how long the history keeps jobs that it ends, with their results, where neither they nor their task say so; at
+   * most 1,000 years, which an infinite duration stands for. Default: not at all.
+   */
+  readonly retain?: Duration.Input | undefined
   /** What is done around each attempt. Default: nothing. */
   readonly hooks?: Hooks<R> | undefined
   /**
@@ -229,6 +235,14 @@ const settings = Effect.fnUntraced(function*<R>(options: Options<Task.Any, R>) {
   } satisfies Pool.Settings
 })
 
+const retainOf = Effect.fnUntraced(function*({ retain, tasks }: Pick<Options<Task.Any>, "retain" | "tasks">) {
+  for (const given of [retain, ...tasks.map(({ defaults }) => defaults.retain)]) {
+    const problem = retainProblem(given)
+    if (problem !== undefined) return yield* invalid("retain", problem.problem)
+  }
+  return retain === undefined ? undefined : retainMillis(retain)
+})
+
 /** The prefix says that the pool is one of ours, with a heartbeat; graphile-worker's pools have none. */
 const makePoolId = Effect.sync(() => `kongtask-${randomBytes(9).toString("hex")}`)
 
@@ -289,6 +303,8 @@ export class Worker extends Context.Service<Worker, {
         hurry: Effect.Effect<void>
       ) {
         const resolved = yield* settings(options)
+        const retain = yield* retainOf(options)
+        const dedicated = yield* store.dedicated
         const context = yield* Effect.context<Task.ToHandler<T> | R>()
         const hooks = provideHooks(options.hooks ?? {}, context)
         const makeRunners = (workerContext: Context.Context<never>) =>
@@ -298,11 +314,12 @@ export class Worker extends Context.Service<Worker, {
               completeWith: store.completeWith,
               commitTimeout: Duration.divideUnsafe(resolved.lease, 2),
               hooks,
+              report: dedicated.report,
+              retain,
               workerContext
             })
           ]))
         const forbiddenFlags = yield* makeForbiddenFlags(options)
-        const dedicated = yield* store.dedicated
         const legacy: Pool.PoolOptions["legacy"] = []
         const summary: Counter = { completed: 0, failed: 0, retried: 0, snoozed: 0, cancelled: 0, lost: 0 }
         while (true) {

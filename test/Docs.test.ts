@@ -179,7 +179,8 @@ describe("docs/errors.md", () => {
       priority: true,
       jobKey: true,
       jobKeyMode: true,
-      flags: true
+      flags: true,
+      retain: true
     }
     expect(rowsOf("InvalidJob")).toEqual(["payload", "task", ...Object.keys(options)].toSorted())
   })

@@ -188,7 +188,7 @@ describe("a job with details", () => {
   it.live("is told of to those who wait for it, and to nobody else", () =>
     Effect.scoped(Effect.gen(function*() {
       const { add, claim, history, pool, sql, store } = yield* scene
-      const heard = yield* sql.listen("kongtask:stopped")
+      const heard = yield* sql.listen("kongtask:watched")
       const silent = yield* add()
       const jobs = yield* Effect.forEach([1, 2], () => add({ details: { awaited: true } }))
       yield* claim(3)

@@ -4,8 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Job from "../Job.ts"
-import type { JobSpec } from "../JobStore.ts"
+import type { JobDetails, JobSpec } from "../JobStore.ts"
 import type * as Task from "../Task.ts"
+import { retainMillis, retainProblem } from "./retention.ts"
 
 const maxSmallint = 32_767
 
@@ -66,8 +67,13 @@ const optionsProblem = (
     ?? (options.flags?.some(isBadFlag)
       ? { field: "flags", problem: "must be strings of at least one character, without NUL or half surrogate pairs" }
       : undefined)
+    ?? at("retain", retainProblem(options.retain))
     ?? timeProblem(options)
 }
+
+/** What the job has beyond the columns of every job. */
+const detailsOf = ({ retain }: Job.Options): JobDetails | undefined =>
+  retain === undefined ? undefined : { retain: retainMillis(retain) }
 
 export const timeProblem = (options: Pick<Job.Options, "runAt" | "delay">) => {
   if (options.runAt !== undefined && options.delay !== undefined) {
@@ -164,7 +170,8 @@ export const make = Effect.fnUntraced(function*<R extends Task.Request<Task.Any>
     priority: options.priority,
     key: options.jobKey,
     keyMode: options.jobKeyMode,
-    flags: options.flags
+    flags: options.flags,
+    details: detailsOf(options)
   }
 })
 

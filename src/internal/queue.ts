@@ -2,15 +2,18 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Job from "../Job.ts"
+import * as Job from "../Job.ts"
 import type * as JobStore from "../JobStore.ts"
 import type { KongTaskError } from "../KongTaskError.ts"
 import type { Queue } from "../Queue.ts"
 import type * as Task from "../Task.ts"
+import * as Endings from "./endings.ts"
 import * as JobSpec from "./jobSpec.ts"
 import * as Metrics from "./metrics.ts"
 import * as Input from "./queueInput.ts"
+import * as Waits from "./waits.ts"
 
 const streamPageSize = 1000
 
@@ -28,7 +31,10 @@ const pages = (store: JobStore.Store, filter: JobStore.Filter): Stream.Stream<Jo
   )
 
 /** The queue on a store: checks what it is given, and asks the store. */
-export const make = (store: JobStore.Store, maxPayloadBytes: number): Queue["Service"] => {
+export const make = Effect.fnUntraced(function*(
+  store: JobStore.Store,
+  maxPayloadBytes: number
+): Effect.fn.Return<Queue["Service"], never, Scope.Scope> {
   const limits = { maxPayloadBytes }
   const sizes = new Map<string, Metric.Histogram<number>>()
   /** Takes note of the payloads of jobs that were added. */
@@ -41,6 +47,21 @@ export const make = (store: JobStore.Store, maxPayloadBytes: number): Queue["Ser
       }
       return Effect.void
     })
+
+  const waits = yield* Waits.make(store)
+
+  const awaitResult = <T extends Task.Any>(
+    task: T,
+    job: { readonly id: Job.JobId; readonly revision: number | undefined; readonly isAnnounced: boolean }
+  ) =>
+    Effect.flatten(
+      waits.until(job, (observation) => Endings.ending(task, job.id, observation))
+    ) as Effect.Effect<
+      Task.Success<T>,
+      Task.Error<T> | Job.NoResult | KongTaskError,
+      T["successSchema"]["DecodingServices"] | T["errorSchema"]["DecodingServices"]
+    >
+
   return {
     add: Effect.fn("Queue.add")(function*(task, payload, options) {
       const spec = yield* JobSpec.make({ task, payload, options }, limits, undefined)
@@ -89,6 +110,62 @@ export const make = (store: JobStore.Store, maxPayloadBytes: number): Queue["Ser
       return yield* store.cleanup(yield* Input.cleanup(options))
     }),
     cancel: Effect.fn("Queue.cancel")((id) => store.cancel(id)),
-    remove: Effect.fn("Queue.remove")((target) => store.remove(typeof target === "string" ? { id: target } : target))
+    remove: Effect.fn("Queue.remove")((target) => store.remove(typeof target === "string" ? { id: target } : target)),
+    awaitResult: Effect.fn("Queue.awaitResult")(function*(task, job) {
+      return yield* awaitResult(task, { ...(yield* Input.awaited(task, job)), isAnnounced: false })
+    }),
+    execute: Effect.fn("Queue.execute")(function*(task, payload, options) {
+      const { cancelOnInterrupt = false, ...given } = options ?? {}
+      yield* store.mayWait
+      const spec = yield* JobSpec.make({ task, payload, options: given }, limits, undefined)
+      const retain = spec.details?.retain === undefined || spec.details.retain === 0
+        ? executeRetainMillis
+        : spec.details.retain
+      return yield* Effect.uninterruptibleMask((restore) => {
+        // What is to be cancelled must be known to be added, or not.
+        const mayCut: typeof restore = cancelOnInterrupt ? (add) => add : restore
+        return Effect.flatMap(
+          mayCut(
+            Effect.tap(store.add({ ...spec, details: { ...spec.details, retain, awaited: true } }), () => weigh([spec]))
+          ),
+          ({ id, revision }) => {
+            const result = restore(awaitResult(task, { id, revision, isAnnounced: spec.key === undefined }))
+            return cancelOnInterrupt
+              ? Effect.onInterrupt(result, () => Effect.ignore(store.cancel(id), { log: true }))
+              : result
+          }
+        )
+      })
+    }),
+    progress: (task, job) => Stream.unwrap(Effect.map(Input.awaited(task, job), (asked) => reports(waits, task, asked)))
   }
-}
+})
+
+/** How long the outcome of a job is kept that was added to be waited for, where nobody has said. */
+const executeRetainMillis = 5 * 60_000
+
+/** What a job reports, each value once, until it has stopped. */
+const reports = <T extends Task.Any>(
+  waits: Waits.Waits,
+  task: T,
+  { id, revision }: { readonly id: Job.JobId; readonly revision: number | undefined }
+) =>
+  Stream.paginate(undefined as number | undefined, (last) =>
+    waits.until(
+      { id, revision, isAnnounced: last !== undefined },
+      Effect.fnUntraced(function*(observation) {
+        if (observation._tag === "Unknown" && !observation.existed) {
+          return yield* new Job.JobNotFound({ job: id, task: task.name, actual: undefined })
+        }
+        if (observation._tag === "Unknown") return [[], Option.none<number>()] as const
+        yield* Endings.checkTask(task, id, observation.task)
+        if (observation._tag === "Stopped") return [[], Option.none<number>()] as const
+        const { progress } = observation
+        if (progress === undefined || progress.at === last) return undefined
+        return [[yield* Endings.progress(task, id, progress)], Option.some(progress.at)] as const
+      })
+    )) as Stream.Stream<
+      T["progressSchema"]["Type"],
+      Job.JobNotFound | Job.UndecodableOutcome | Job.AwaitedInTransaction | KongTaskError,
+      T["progressSchema"]["DecodingServices"]
+    >

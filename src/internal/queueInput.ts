@@ -5,6 +5,7 @@ import type * as Job from "../Job.ts"
 import type * as JobStore from "../JobStore.ts"
 import { InvalidConfiguration, KongTaskError } from "../KongTaskError.ts"
 import type * as Task from "../Task.ts"
+import { checkTask } from "./endings.ts"
 import { epochMillis, integerProblem, textProblem, timeProblem, unstorable } from "./jobSpec.ts"
 
 /**
@@ -143,6 +144,22 @@ export const ids = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ReadonlyArray<Job.JobId>, KongTaskError> {
   const all = Array.from(ids)
   return all.every(isId) ? all : yield* invalid("ids", `must be ids of jobs, decimal digits from 1 to ${maxId}`)
+})
+
+/** Which job is waited for: a job is asked for as it was, an id as it is. */
+export const awaited = Effect.fnUntraced(function*(
+  task: Task.Any,
+  job: Job.Job | Job.JobId
+): Effect.fn.Return<
+  { readonly id: Job.JobId; readonly revision: number | undefined },
+  KongTaskError | Job.JobNotFound
+> {
+  if (typeof job === "string") {
+    if (!isId(job)) return yield* invalid("job", `must be the id of a job, decimal digits from 1 to ${maxId}`)
+    return { id: job, revision: undefined }
+  }
+  yield* checkTask(task, job.id, job.task)
+  return { id: job.id, revision: job.revision }
 })
 
 export const message = (message: string | undefined): Effect.Effect<string | undefined, KongTaskError> =>

@@ -318,6 +318,14 @@ export const make = (schema: string) => ({
   /** $1 pool, $2 ids. Primary key. */
   renew: `select ${schema}._private_kongtask_renew($1::text, $2::text[]::int8[])::text`,
 
+  /** $1 id, $2 revision or null, $3 whether its end is to be told. One row. */
+  observe: `
+    select task, revision, state, has_stopped, error, failed_attempts, result, is_retained, progress, progress_at
+    from ${schema}._private_kongtask_observe($1::text::int8, $2::int, $3::bool)`,
+
+  /** $1 pool, $2 id, $3 JSON text. */
+  report: `select ${schema}._private_kongtask_report($1::text, $2::text::int8, $3::text::json) as is_held`,
+
   /** $1 job id. Primary key, in order. */
   failedAttempts: `
     select attempt, ${schema}._private_kongtask_millis(failed_at) as failed_at, tag, message, data::text as data

@@ -15,6 +15,7 @@ import * as Administration from "./administration.ts"
 import * as Batches from "./batches.ts"
 import { derive } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
+import * as Observing from "./observing.ts"
 import { partition } from "./outcomes.ts"
 import {
   type ClaimedRow,
@@ -144,6 +145,7 @@ const makeStore = Effect.fnUntraced(function*(
       Effect.map(run<JobRow>("get", statements.get, [id]), (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)),
     failedAttempts: (id) =>
       Effect.map(run<FailedAttemptRow>("get", statements.failedAttempts, [id]), (rows) => rows.map(toFailedAttempt)),
+    ...Observing.make({ client, run, schema, failure }),
     list: (filter, page) =>
       Effect.map(
         run<JobRow>("list", statements.list, [...filterParams(filter), page.after ?? null, page.limit]),

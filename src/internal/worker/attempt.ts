@@ -13,14 +13,19 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as Job from "../../Job.ts"
-import type { ClaimedJob, Settlement, Store } from "../../JobStore.ts"
+import type { ClaimedJob, Kept, Settlement, Store } from "../../JobStore.ts"
 import { isKongTaskError } from "../../KongTaskError.ts"
 import * as Retry from "../../Retry.ts"
 import type * as Task from "../../Task.ts"
+import * as Retention from "../retention.ts"
 import * as Failure from "./failure.ts"
+import * as Reporter from "./reporter.ts"
 
 const defaultTimeout = Duration.minutes(15)
 const maxDelayMillis = Duration.toMillis(Duration.days(365_250))
+
+/** A larger result is not kept. */
+const maxResultBytes = 1024 * 1024
 
 /** A registration made ready to run: codecs derived and options resolved once a worker, not once a job. */
 export interface Runner {
@@ -36,6 +41,8 @@ export interface Runner {
   readonly timedOut: (job: ClaimedJob) => Effect.Effect<Ending>
   /** Whether its jobs may be run in batches that are held by row locks. */
   readonly mayBatch: boolean
+  /** For how many milliseconds to keep a job that does not say so itself. */
+  readonly retain: (job: ClaimedJob) => number | undefined
 }
 
 /** How an attempt ended, and whether that still has to be recorded. */
@@ -59,11 +66,14 @@ export interface RunnerOptions {
   /** How long the commit of a transactional attempt may take. */
   readonly commitTimeout: Duration.Duration
   readonly hooks: Hooks
+  readonly report: Store["report"]
+  /** For how many milliseconds to keep jobs where neither they nor their task say so. */
+  readonly retain: number | undefined
 }
 
 export const makeRunner = (
   { context, handler, options, task }: Task.Registration,
-  { commitTimeout, completeWith, hooks, workerContext }: RunnerOptions
+  { commitTimeout, completeWith, hooks, report, retain, workerContext }: RunnerOptions
 ): Runner => {
   const decodePayload = task.payloadSchema.ast._tag === "Void"
     ? () => Effect.undefined
@@ -76,11 +86,38 @@ export const makeRunner = (
   const policy = Retry.toPolicy(options.retry ?? Retry.exponential())
   const onInvalidPayload = options.onInvalidPayload ?? "retry"
   const isTransactional = options.transactional === true
+  const reporter = Reporter.make({ schema: task.progressSchema, context, report })
 
-  const checkResult = (success: unknown): Effect.Effect<void, Failure.AttemptError, any> =>
+  const retainMillis = task.defaults.retain === undefined ? retain : Retention.retainMillis(task.defaults.retain)
+  const retainOf = ({ details }: ClaimedJob) =>
+    details?.retains === undefined && retainMillis! > 0 ? retainMillis : undefined
+
+  const checkResult = (success: unknown): Effect.Effect<unknown, Failure.AttemptError, any> =>
     encodeSuccess === undefined
-      ? Effect.void
-      : Effect.asVoid(Effect.mapError(encodeSuccess(success), (error) => new Failure.InvalidResult({ error })))
+      ? Effect.undefined
+      : Effect.mapError(encodeSuccess(success), (error) => new Failure.InvalidResult({ error }))
+
+  /** The result as JSON text, for a job that keeps it. */
+  const resultOf = (
+    job: ClaimedJob,
+    success: unknown
+  ): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
+    const checked = checkResult(success)
+    if (encodeSuccess === undefined || !(job.details?.retains ?? retainOf(job) !== undefined)) {
+      return Effect.as(checked, undefined)
+    }
+    return Effect.flatMap(checked, (encoded) =>
+      Effect.try({
+        try: () => JSON.stringify(encoded) as string | undefined,
+        catch: (cause) => new Failure.InvalidResult({ error: new Error(`it is not JSON: ${String(cause)}`) })
+      })).pipe(Effect.flatMap((json) => {
+        const bytes = Buffer.byteLength(json ?? "")
+        return bytes <= maxResultBytes ? Effect.succeed(json) : Effect.as(
+          Effect.logWarning(`A result of ${bytes} bytes is not kept; the limit is ${maxResultBytes}.`),
+          undefined
+        )
+      }))
+  }
 
   /** A batch's entries have each an exit of its own; the job fails when one of them has. */
   const checkBatch = Effect.fnUntraced(function*(entries: number, exits: ReadonlyArray<Exit.Exit<unknown, unknown>>) {
@@ -105,16 +142,23 @@ export const makeRunner = (
   const base = Context.merge(workerContext, context)
   const annotations = Context.get(base, References.CurrentLogAnnotations)
 
-  const handle = (job: ClaimedJob): Effect.Effect<void, Failure.AttemptError, any> => {
+  /** Answers the result as JSON text, where it is kept. */
+  const handle = (job: ClaimedJob): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
     const attempt = Effect.flatMap(
       Effect.mapError(decodePayload(job.payload), (error) => new Failure.InvalidPayload({ error })),
-      (payload): Effect.Effect<void, Failure.AttemptError, any> => {
-        const handled = Effect.mapError(handler(payload, job), (error) => new Failure.HandlerFailed({ error }))
+      (payload): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
+        const handled = Effect.mapError(
+          handler(payload, job as ClaimedJob & Job.Reporting<unknown>),
+          (error) => new Failure.HandlerFailed({ error })
+        )
         return task.isBatch
-          ? Effect.flatMap(handled, (exits) => checkBatch((payload as ReadonlyArray<unknown>).length, exits))
+          ? Effect.as(
+            Effect.flatMap(handled, (exits) => checkBatch((payload as ReadonlyArray<unknown>).length, exits)),
+            undefined
+          )
           : encodeSuccess === undefined
           ? handled
-          : Effect.flatMap(handled, checkResult)
+          : Effect.flatMap(handled, (success) => resultOf(job, success))
       }
     )
     const { around, before } = hooks
@@ -126,12 +170,13 @@ export const makeRunner = (
   }
 
   /** The handler with its scope, services and log annotations: what `Effect.scoped` and others do, in one step. */
-  const run = (job: ClaimedJob): Effect.Effect<void, Failure.AttemptError> =>
+  const run = (job: ClaimedJob, pool: string): Effect.Effect<string | undefined, Failure.AttemptError> =>
     Effect.suspend(() => {
       const scope = Scope.makeUnsafe()
+      if (reporter !== undefined) Object.assign(job, { report: reporter(pool, job.id, scope) })
       const log = { ...annotations, task: task.name, job: job.id, attempt: job.attempt }
-      const attempt = Effect.suspend(() => handle(job)) as Effect.Effect<void, Failure.AttemptError>
-      return Effect.updateContext<void, Failure.AttemptError, never, never>(
+      const attempt = Effect.suspend(() => handle(job)) as Effect.Effect<string | undefined, Failure.AttemptError>
+      return Effect.updateContext<string | undefined, Failure.AttemptError, never, never>(
         Effect.onExit(attempt, (exit) => Scope.closeUnsafe(scope, exit) ?? Effect.void),
         (current) =>
           // The transaction is in the context that it was begun in.
@@ -171,7 +216,7 @@ export const makeRunner = (
     cause: Cause.Cause<Failure.AttemptError>
   ): Effect.fn.Return<Settlement> {
     const control = yield* Effect.catchCause(Effect.sync(() => controlOf(cause)), () => Effect.undefined)
-    if (control !== undefined) return settle(job, control)
+    if (control !== undefined) return settle(job, control, retainOf(job))
     const { delay } = yield* decide(job, cause)
     const { tag, text } = yield* Failure.describe(cause)
     yield* Failure.log(job, tag, delay)
@@ -181,6 +226,7 @@ export const makeRunner = (
       id: job.id,
       error: text,
       retryIn: delay === undefined ? undefined : boundedMillis(delay),
+      retain: retainOf(job),
       record: {
         attempt: job.attempt,
         tag,
@@ -191,22 +237,35 @@ export const makeRunner = (
     }
   })
 
-  const succeeded = (job: ClaimedJob): Ending => ({ settlement: { _tag: "Completed", id: job.id } })
+  /** A result of a void task is none, whatever its handler answers. */
+  const keepOf = (job: ClaimedJob, result: string | undefined): Kept | undefined => {
+    const retain = retainOf(job)
+    const kept = encodeSuccess === undefined ? undefined : result
+    return kept === undefined && retain === undefined ? undefined : { result: kept, retain }
+  }
+
+  const succeeded = (job: ClaimedJob, result: string | undefined): Ending => {
+    const keep = keepOf(job, result)
+    return {
+      settlement: keep === undefined ? { _tag: "Completed", id: job.id } : { _tag: "Completed", id: job.id, keep }
+    }
+  }
   const hasFailed = (job: ClaimedJob, cause: Cause.Cause<Failure.AttemptError>): Effect.Effect<Ending> =>
     Effect.map(failed(job, cause), (settlement) => ({ settlement }))
 
   const attempt = (job: ClaimedJob, pool: string, held?: () => ReadonlyArray<Job.JobId>): Effect.Effect<Ending> =>
     isTransactional
-      ? completeWith(pool, job.id, run(job), commitTimeout, held).pipe(
+      ? completeWith(pool, job.id, run(job, pool), commitTimeout, held, (result) => keepOf(job, result)).pipe(
         Effect.catchIf(isKongTaskError, (error) => Effect.fail(new Failure.TransactionFailed({ error }))),
         Effect.matchCauseEffect({
           onFailure: (cause) => hasFailed(job, cause),
-          onSuccess: (value) => Effect.succeed({ ...succeeded(job), isRecorded: Option.isSome(value) })
+          onSuccess: (value) =>
+            Effect.succeed({ ...succeeded(job, Option.getOrUndefined(value)), isRecorded: Option.isSome(value) })
         })
       )
-      : Effect.matchCauseEffect(run(job), {
+      : Effect.matchCauseEffect(run(job, pool), {
         onFailure: (cause) => hasFailed(job, cause),
-        onSuccess: () => Effect.succeed(succeeded(job))
+        onSuccess: (result) => Effect.succeed(succeeded(job, result))
       })
 
   const { after } = hooks
@@ -223,7 +282,8 @@ export const makeRunner = (
     attempt: (job, pool, held) => told(job, attempt(job, pool, held)),
     timeoutMillis: Duration.toMillis(timeout),
     timedOut: (job) => told(job, Effect.suspend(() => hasFailed(job, Cause.fail(new Failure.TimedOut({ timeout }))))),
-    mayBatch: !isTransactional && options.delivery !== "durable"
+    mayBatch: !isTransactional && options.delivery !== "durable",
+    retain: retainOf
   }
 }
 
@@ -255,9 +315,14 @@ const controlOf = (cause: Cause.Cause<Failure.AttemptError>): Job.Control | unde
   return isControl(error) ? error : undefined
 }
 
-const settle = (job: ClaimedJob, control: Job.Control): Settlement =>
+const settle = (job: ClaimedJob, control: Job.Control, retain: number | undefined): Settlement =>
   control._tag === "Cancelled"
-    ? { _tag: "Cancelled", id: job.id, reason: control.reason }
+    ? {
+      _tag: "Cancelled",
+      id: job.id,
+      reason: control.reason === undefined ? undefined : Failure.storable(control.reason),
+      retain
+    }
     : { _tag: "Snoozed", id: job.id, attempt: job.attempt, delay: boundedMillis(control.delay) }
 
 /** What the database can add to a time; an infinite delay is a very long one. */

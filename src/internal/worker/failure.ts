@@ -24,7 +24,7 @@ export class InvalidPayload extends Data.TaggedError("InvalidPayload")<{ readonl
 }
 
 /** A success value that the task's schema does not encode. */
-export class InvalidResult extends Data.TaggedError("InvalidResult")<{ readonly error: Schema.SchemaError }> {
+export class InvalidResult extends Data.TaggedError("InvalidResult")<{ readonly error: Schema.SchemaError | Error }> {
   override get message(): string {
     return this.error.message
   }
@@ -132,7 +132,7 @@ const describeDefect = (defect: unknown): string =>
   defect instanceof Error ? defect.stack ?? `${defect.name}: ${defect.message}` : Cause.pretty(Cause.die(defect))
 
 /** PostgreSQL's text has neither NUL nor half surrogate pairs. */
-const storable = (text: string, maxCharacters: number): string => {
+export const storable = (text: string, maxCharacters = maxErrorCharacters): string => {
   const clean = text.replaceAll("\u0000", "\u2400")
   const wellFormed = /\p{Surrogate}/u.test(clean) ? clean.replace(/\p{Surrogate}/gu, "\ufffd") : clean
   return wellFormed.length <= maxCharacters ? wellFormed : `${wellFormed.slice(0, maxCharacters - 1)}…`

@@ -165,8 +165,13 @@ export const make = Effect.fnUntraced(function*(options: {
     onOutcome({ job, settlement: { _tag: "Released", id: job.id, attempt: job.attempt }, millis: 0 })
 
   const cancelling = new Set<JobId>()
-  const cancelled = (job: ClaimedJob, millis: number) =>
-    onOutcome({ job, settlement: { _tag: "Cancelled", id: job.id, reason: undefined }, millis })
+  const cancellation = (job: ClaimedJob): Settlement => ({
+    _tag: "Cancelled",
+    id: job.id,
+    reason: undefined,
+    retain: runners.get(job.task)?.retain(job)
+  })
+  const cancelled = (job: ClaimedJob, millis: number) => onOutcome({ job, settlement: cancellation(job), millis })
 
   const target = () => Math.floor(pace)
   const waiting = () => buffer.length + runs.waiting()
@@ -212,7 +217,7 @@ export const make = Effect.fnUntraced(function*(options: {
       return Effect.map(runners.get(job.task)!.timedOut(job), ({ settlement }) => ({ job, settlement, millis }))
     }
     const settlement: Settlement | undefined = isCancelled
-      ? { _tag: "Cancelled", id: job.id, reason: undefined }
+      ? cancellation(job)
       : isLost()
       ? undefined
       : !Cause.hasInterruptsOnly(exit.cause)
