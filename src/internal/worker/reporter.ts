@@ -2,7 +2,7 @@
  * What a handler tells of its job while it runs: the latest value is written
  * beside it, now and then.
  */
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
@@ -28,18 +28,20 @@ export const make = (
   }
 ): ((pool: string, id: Job.JobId, scope: Scope.Scope) => Report) | undefined => {
   if (schema.ast._tag === "Never") return undefined
-  const encode = Schema.encodeUnknownEffect(Schema.toCodecJson(schema))
-  const toJson = (progress: unknown): Effect.Effect<string> =>
-    Effect.flatMap(
-      Effect.orDie(Effect.provideContext(encode(progress), context)) as Effect.Effect<unknown>,
-      (encoded) => Effect.sync(() => JSON.stringify(encoded))
-    ).pipe(
+  const encode: (progress: unknown) => Effect.Effect<unknown, Schema.SchemaError, any> = Schema.encodeUnknownEffect(
+    Schema.toCodecJson(schema)
+  )
+  const toJson = (progress: unknown) =>
+    encode(progress).pipe(
+      Effect.provideContext(context as Context.Context<any>),
+      Effect.map((encoded) => JSON.stringify(encoded)),
       Effect.tap((json) => {
         const bytes = Buffer.byteLength(json)
         return bytes > maxBytes
           ? Effect.die(new Error(`A job's progress must have at most ${maxBytes} bytes of JSON, not ${bytes}`))
           : Effect.void
-      })
+      }),
+      Effect.orDie
     )
 
   return (pool, id, scope) => {
