@@ -5,11 +5,10 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect, Layer, Schedule } from "effect"
 import { FetchHttpClient, HttpBody, HttpClient, HttpClientResponse } from "effect/http"
 import * as Fs from "node:fs"
-import { createServer } from "node:net"
-import type { AddressInfo } from "node:net"
 import * as Path from "node:path"
 import { TestDatabase } from "./support/database.ts"
 import * as Test from "./support/kongtask.ts"
+import { freePort } from "./support/port.ts"
 import { spawnScript } from "./support/process.ts"
 
 const examples = Path.resolve(import.meta.dirname, "../examples")
@@ -18,14 +17,6 @@ const run = (name: string, env: Readonly<Record<string, string | undefined>> = {
   spawnScript(Path.join(examples, name, "main.ts"), { env: { DATABASE_URL: undefined, ...env } })
 
 const starting = { within: "60 seconds" } as const
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
 
 /** The same on PostgreSQL in the process and on a server. */
 const onBoth = (
