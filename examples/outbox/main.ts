@@ -8,7 +8,7 @@
  * Then: `curl -d '{"customer":"ada","cents":1250}' -H 'content-type: application/json' localhost:3000/orders`
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Config, Effect, Layer } from "effect"
+import { Config, Duration, Effect, Layer } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { Otlp } from "effect/observability"
 import { KongTaskMetrics, Worker } from "kongtask"
@@ -19,12 +19,14 @@ import { ConfirmOrder, ConfirmOrderLive, Orders } from "./Orders.ts"
 const settings = Config.all({
   role: Config.Literals(["all", "api", "worker"], "ROLE").pipe(Config.withDefault("all")),
   metricsPort: Config.Port("METRICS_PORT").pipe(Config.withDefault(9464)),
+  concurrency: Config.Int("CONCURRENCY").pipe(Config.withDefault(20)),
+  shutdownTimeout: Config.Duration("SHUTDOWN_TIMEOUT").pipe(Config.withDefault(Duration.seconds(20))),
   collector: Config.option(Config.String("OTEL_EXPORTER_OTLP_ENDPOINT"))
 })
 
 const program = Effect.gen(function*() {
-  const { collector, metricsPort, role } = yield* settings
-  const worker = Worker.run({ tasks: [ConfirmOrder], concurrency: 20 }).pipe(
+  const { collector, concurrency, metricsPort, role, shutdownTimeout } = yield* settings
+  const worker = Worker.run({ tasks: [ConfirmOrder], concurrency, shutdownTimeout }).pipe(
     Effect.provide([ConfirmOrderLive, KongTaskMetrics.layerServer({ port: metricsPort })])
   )
   const api = Layer.launch(ApiLive)
