@@ -12,6 +12,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Job from "./Job.ts"
@@ -129,6 +130,12 @@ export interface Any {
   readonly isBatch: boolean
   readonly defaults: Defaults
 }
+
+/**
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTask = (u: unknown): u is Any => Predicate.hasProperty(u, TypeId)
 
 /**
  * A named, typed task.

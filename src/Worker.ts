@@ -33,6 +33,7 @@ import { retainMillis, retainProblem } from "./internal/retention.ts"
 import * as Attempt from "./internal/worker/attempt.ts"
 import * as Pool from "./internal/worker/pool.ts"
 import * as Recorder from "./internal/worker/recorder.ts"
+import { Runners } from "./internal/worker/runners.ts"
 import * as Signals from "./internal/worker/signals.ts"
 import type * as Job from "./Job.ts"
 import * as JobStore from "./JobStore.ts"
@@ -47,6 +48,12 @@ import type { WorkerEvent } from "./WorkerEvent.ts"
 export interface Options<T extends Task.Any, R = never> {
   /** The tasks whose jobs it runs, each with its handler's layer provided. */
   readonly tasks: ReadonlyArray<T>
+  /**
+   * Handlers that take the place of all others, those of `tasks` included, each time it has some: the tasks that are
+   * claimed and the handlers of attempts that begin from then on. Attempts that run end as they are. For what
+   * `TaskLoader.watch` loads. Default: none.
+   */
+  readonly replacements?: Stream.Stream<ReadonlyArray<Task.Registration>, never, R> | undefined
   /** How many handlers run at once, 1 to 10,000. Default: 10. */
   readonly concurrency?: number | undefined
   /** How often to look for jobs when nothing announces them; up to a fifth longer, at random. 10 ms or more. Default: 2 seconds. */
@@ -307,18 +314,38 @@ export class Worker extends Context.Service<Worker, {
         const dedicated = yield* store.dedicated
         const context = yield* Effect.context<Task.ToHandler<T> | R>()
         const hooks = provideHooks(options.hooks ?? {}, context)
-        const makeRunners = (workerContext: Context.Context<never>) =>
-          new Map(options.tasks.map((task) => [
-            task.name,
-            Attempt.makeRunner(Context.getUnsafe(context, Task.handlerKey(task.name) as never), {
-              completeWith: store.completeWith,
-              commitTimeout: Duration.divideUnsafe(resolved.lease, 2),
-              hooks,
-              report: dedicated.report,
-              retain,
-              workerContext
-            })
-          ]))
+        let registrations: ReadonlyArray<Task.Registration> = options.tasks.map((task) =>
+          Context.getUnsafe(context, Task.handlerKey(task.name) as never)
+        )
+        let replace = () => {}
+        if (options.replacements !== undefined && !once) {
+          yield* options.replacements.pipe(
+            Stream.runForEach((next) =>
+              Effect.sync(() => {
+                registrations = next
+                replace()
+              })
+            ),
+            Effect.forkScoped
+          )
+        }
+        const makeRunners = (workerContext: Context.Context<never>) => {
+          const runners = new Runners()
+          replace = () =>
+            runners.replace(registrations.map((registration) => [
+              registration.task.name,
+              Attempt.makeRunner(registration, {
+                completeWith: store.completeWith,
+                commitTimeout: Duration.divideUnsafe(resolved.lease, 2),
+                hooks,
+                report: dedicated.report,
+                retain,
+                workerContext
+              })
+            ]))
+          replace()
+          return runners
+        }
         const forbiddenFlags = yield* makeForbiddenFlags(options)
         const legacy: Pool.PoolOptions["legacy"] = []
         const summary: Counter = { completed: 0, failed: 0, retried: 0, snoozed: 0, cancelled: 0, lost: 0 }

@@ -4,7 +4,9 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
+import type * as Scope from "effect/Scope"
 import { execFile } from "node:child_process"
+import { createRequire, registerHooks } from "node:module"
 import { fileURLToPath, pathToFileURL } from "node:url"
 
 /** A module that did not load; `problem` completes "the file …". */
@@ -76,3 +78,68 @@ export const importModule = (
     )
   )
 }
+
+/** The parameter of a module's address that tells its versions apart. */
+export const versionParameter = "kongtask"
+
+const isVersioned = new RegExp(`\\?${versionParameter}=\\w+$`)
+
+/** What is of the same program: packages stay what they are. */
+const isOwn = (specifier: string): boolean => /^(?:\.{0,2}\/|file:|#)/.test(specifier)
+
+const isModule = /\.[cm]?[jt]s$/
+
+/** A module of CommonJS, which Node keeps by its file's name, and those that it requires; none of other kinds. */
+const required = (file: string, found: Set<string> = new Set()): ReadonlySet<string> => {
+  const cached = cache[file]
+  if (cached === undefined || found.has(file) || file.includes("/node_modules/")) return found
+  found.add(file)
+  for (const child of cached.children) required(child.filename, found)
+  return found
+}
+
+const forget = (file: string): void => {
+  for (const name of required(file)) delete cache[name]
+}
+
+const { cache } = createRequire(import.meta.url)
+
+/**
+ * From now on what a module with a version imports is of that version too, and is
+ * remembered; until the scope closes.
+ */
+export const traceImports: Effect.Effect<
+  { readonly filesOf: (query: string) => Iterable<string> },
+  never,
+  Scope.Scope
+> = Effect.gen(function*() {
+  const files = new Map<string, Set<string>>()
+  yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      registerHooks({
+        resolve: (specifier, context, next) => {
+          const resolved = next(specifier, context)
+          const query = isVersioned.exec(context.parentURL ?? "")?.[0] ?? isVersioned.exec(specifier)?.[0]
+          if (query === undefined || !isOwn(specifier) || !resolved.url.startsWith("file:")) return resolved
+          const url = new URL(resolved.url)
+          url.search = ""
+          const file = fileURLToPath(url)
+          if (!isModule.test(file)) return resolved
+          const known = files.get(query) ?? new Set()
+          if (!known.has(file)) forget(file)
+          files.set(query, known.add(file))
+          return { ...resolved, url: `${url.href}${query}` }
+        }
+      })
+    ),
+    (hooks) => Effect.sync(() => hooks.deregister())
+  )
+  const filesOf = (query: string): Iterable<string> => {
+    const imported = files.get(query) ?? new Set()
+    const found = new Set<string>()
+    for (const file of imported) required(file, found)
+    for (const file of imported) found.add(file)
+    return found
+  }
+  return { filesOf }
+})

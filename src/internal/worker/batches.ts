@@ -84,8 +84,10 @@ export const make = (options: {
   Effect.sync(() => {
     const { answered, durations, isWoken, jobs, offer, onDoubt, onSettled, onUnavailable, pool, runners, store } =
       options
-    const candidates = [...runners].filter(([, { mayBatch }]) => mayBatch).map(([task]) => task)
-    const shortTasks = () => candidates.filter((task) => durations.short(task) !== undefined)
+    const shortTasks = () =>
+      [...runners].filter(([task, { mayBatch }]) => mayBatch && durations.short(task) !== undefined).map(([task]) =>
+        task
+      )
 
     // The payload of a job, on the average of the last batches.
     let payloadSize = maxSize / firstBatch
@@ -370,7 +372,7 @@ export const make = (options: {
     let isStopping = false
     return {
       areWorthwhile: () =>
-        jobs.freeSlots() > 0 && candidates.some((task) => durations.short(task) !== undefined) &&
+        jobs.freeSlots() > 0 && shortTasks().length > 0 &&
         machineMillis() >= restUntil,
       run: (claimed, claimMillis) =>
         Effect.uninterruptibleMask((restore) => {

@@ -20,13 +20,13 @@ import type { KongTaskError } from "../../KongTaskError.ts"
 import * as WorkerEvent from "../../WorkerEvent.ts"
 import { machineMillis } from "../clock.ts"
 import { answeredWithin } from "../deadline.ts"
-import type { Runner } from "./attempt.ts"
 import * as Batches from "./batches.ts"
 import * as Durations from "./durations.ts"
 import * as Housekeeping from "./housekeeping.ts"
 import * as Jobs from "./jobs.ts"
 import * as Lease from "./lease.ts"
 import * as Listener from "./listener.ts"
+import type { Runners } from "./runners.ts"
 import * as Settler from "./settler.ts"
 
 export interface Settings {
@@ -42,7 +42,8 @@ export interface Settings {
 export interface PoolOptions {
   readonly id: string
   readonly store: Store
-  readonly runners: ReadonlyMap<string, Runner>
+  /** By task; they may be replaced at any time. */
+  readonly runners: Runners
   readonly settings: Settings
   /** What is not to be claimed; asked for before each claim. */
   readonly forbiddenFlags: Effect.Effect<ReadonlyArray<string>, KongTaskError>
@@ -89,8 +90,9 @@ export const run = Effect.fnUntraced(function*(
   { forbiddenFlags, hurry, id, isHeard, legacy, once, publish, runners, settings, store, tally }: PoolOptions
 ): Effect.fn.Return<End, KongTaskError, Scope.Scope> {
   const scope = yield* Effect.scope
-  const tasks = [...runners.keys()]
+  const tasks = () => [...runners.keys()]
   const wake = yield* Latch.make(false)
+  runners.onReplaced = () => wake.openUnsafe()
   const ended = yield* Deferred.make<End, KongTaskError>()
   // A claim that failed may have been committed all the same, or may be yet, and leave jobs that nobody runs; a job that
   // was taken away may leave its queue. Then the next claim, and the end, look for what the pool holds unknowingly.
@@ -127,7 +129,7 @@ export const run = Effect.fnUntraced(function*(
   const lease = yield* Lease.acquire({
     id,
     store,
-    tasks,
+    tasks: tasks(),
     lease: settings.lease,
     heartbeatInterval: settings.heartbeatInterval,
     publish,
@@ -262,7 +264,7 @@ export const run = Effect.fnUntraced(function*(
       const beat = wasIdle && lease.isDueWithin(pollMillis * maxJitter)
       const sentAt = machineMillis()
       publish(new WorkerEvent.ClaimStarted({ pool: id, limit: wanted.limit }))
-      const claimed = yield* answered(store.claim({ pool: id, tasks, forbiddenFlags, beat, ...wanted }))
+      const claimed = yield* answered(store.claim({ pool: id, tasks: tasks(), forbiddenFlags, beat, ...wanted }))
       yield* jobs.accept(claimed.jobs)
       if (claimed.heartbeat !== undefined) yield* lease.heard(claimed.heartbeat, sentAt)
       return { ...claimed, ...wanted, millis: machineMillis() - sentAt }
