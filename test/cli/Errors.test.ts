@@ -5,6 +5,8 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect, type Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { spawnSync } from "node:child_process"
+import { mkdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import * as Cli from "../support/cli.ts"
 import * as Database from "../support/database.ts"
 import { makeDirectory } from "../support/directory.ts"
@@ -118,6 +120,81 @@ describe("the database", () => {
         expect.objectContaining({ check: "privileges", status: "problem" })
       )
     }))
+})
+
+describe("tasks from disk", () => {
+  const folder = Effect.fnUntraced(function*(files: Readonly<Record<string, string>>) {
+    const directory = join(yield* makeDirectory("programs"), "tasks")
+    mkdirSync(directory)
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text)
+    return directory
+  })
+
+  it.live("that cannot be loaded", () =>
+    Effect.gen(function*() {
+      const cases: ReadonlyArray<readonly [Readonly<Record<string, string>>, string]> = [
+        [{ "a.mjs": "throw new Error('no such luck')" }, "no such luck"],
+        [{ "a.mjs": "export const nothing = 1" }, "a.mjs"],
+        [{ "a.mjs": "export default (", "b.mjs": "export default () => {}" }, "a.mjs"],
+        [{ "a.mjs": "export default () => {}", "a.js": "export default () => {}" }, "a.js"],
+        [{ "a.txt": "hello" }, "a.txt"],
+        [{}, "tasks"]
+      ]
+      for (const [files, text] of cases) {
+        const tasks = yield* folder(files)
+        const env = { KONGTASK_EMBEDDED: join(yield* makeDirectory("data"), "db") }
+        yield* fails(["worker", "--tasks", tasks, "--once"], 9, text, { env })
+      }
+    }).pipe(Effect.scoped), 120_000)
+
+  it.live("that are not those of a job", () =>
+    Effect.gen(function*() {
+      const tasks = yield* folder({ "greet.mjs": "export default () => {}" })
+      const env = { KONGTASK_EMBEDDED: join(yield* makeDirectory("data"), "db") }
+      const { stderr } = yield* fails(["add", "gret", "--tasks", tasks], 7, "There is no task \"gret\"", { env })
+      expect(stderr).toContain("Did you mean \"greet\"?")
+      expect((yield* Cli.run(["add", "greet", "--tasks", tasks], { env })).code).toBe(0)
+    }).pipe(Effect.scoped), 60_000)
+})
+
+describe("a configuration file", () => {
+  it.live("with a setting that there is not, a wrong type, or of another type itself", () =>
+    Effect.gen(function*() {
+      const cwd = yield* makeDirectory("programs")
+      const write = (name: string, text: string) => writeFileSync(join(cwd, name), text)
+      write("kongtask.config.yaml", "schemas: x\njobs: many\n")
+      const { stderr } = yield* fails(["config", "show"], 3, "line 1, column 1", { cwd })
+      expect(stderr).toContain("line 2, column 7: jobs must be a whole number from 1 to 10000")
+      expect(stderr).toContain("kongtask.config.yaml")
+      write("settings.ini", "a=b")
+      yield* fails(["config", "show", "--config", "settings.ini"], 3, "settings.ini", { cwd })
+      yield* fails(["config", "show", "--config", "nowhere.yaml"], 3, "nowhere.yaml", { cwd })
+      yield* fails(["jobs", "list"], 3, "KONGTASK_JOBS", {
+        env: { KONGTASK_JOBS: "0", DATABASE_URL: "postgres://a@b/c" }
+      })
+    }).pipe(Effect.scoped), 60_000)
+
+  it.live("is shown with where each value is from, and passwords are not", () =>
+    Effect.gen(function*() {
+      const cwd = yield* makeDirectory("programs")
+      expect((yield* Cli.run(["config", "init", "--format", "toml"], { cwd })).code).toBe(0)
+      yield* fails(["config", "init", "--format", "json"], 3, "another configuration file", { cwd })
+      yield* fails(["config", "init", "--format", "toml"], 3, "--force", { cwd })
+      expect((yield* Cli.run(["config", "init", "--format", "toml", "--force"], { cwd })).code).toBe(0)
+      const env = { DATABASE_URL: "postgres://me:secret@h/app", GRAPHILE_WORKER_SCHEMA: "old" }
+      const { code, stdout } = yield* Cli.run(["config", "show", "--json", "--embedded=db"], { cwd, env })
+      expect(code).toBe(0)
+      expect(stdout).not.toContain("secret")
+      const { settings } = JSON.parse(stdout) as {
+        settings: ReadonlyArray<{ name: string; value: unknown; source: string }>
+      }
+      const of = (name: string) => settings.find((setting) => setting.name === name)
+      expect(of("schema")).toEqual({ name: "schema", value: "old", source: "GRAPHILE_WORKER_SCHEMA" })
+      expect(of("databaseUrl")?.source).toBe("DATABASE_URL")
+      expect(of("embedded")?.source).toBe("--embedded")
+      expect(of("jobs")?.source).toMatch(/kongtask\.config\.toml:\d+$/)
+      expect(of("watch")?.source).toBe("default")
+    }).pipe(Effect.scoped), 60_000)
 })
 
 describe("--debug", () => {

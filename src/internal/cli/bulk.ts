@@ -18,6 +18,7 @@ import * as Format from "./format.ts"
 import type { Output } from "./Output.ts"
 import { Problem } from "./problem.ts"
 import * as Progress from "./progress.ts"
+import type * as TaskCheck from "./taskCheck.ts"
 
 /** A task whose payload is any JSON. */
 export type Untyped = Task.Task<string, typeof Schema.Json, typeof Schema.Void, typeof Schema.Never>
@@ -42,6 +43,9 @@ const syntaxProblem = (text: string): string => {
     : "it cannot be read"
 }
 
+/** The task refuses a payload. */
+export const refused = (problem: string): string => `The payload is not one of this task: ${problem}`
+
 interface Line {
   readonly number: number
   readonly text: string
@@ -51,13 +55,16 @@ interface State {
   added: number
   chunk: Array<{ readonly number: number; readonly payload: Schema.Json }>
   characters: number
+  /** How many jobs the statement under way adds. */
+  inFlight: number
 }
 
 /** Adds a job a line, and answers how many; an error says the line, and how many were added before it. */
 export const addLines = Effect.fnUntraced(function*(
   task: Untyped,
   file: string,
-  options: Job.Options
+  options: Job.Options,
+  check: TaskCheck.Check
 ): Effect.fn.Return<
   number,
   Problem | KongTaskError,
@@ -65,13 +72,14 @@ export const addLines = Effect.fnUntraced(function*(
 > {
   const progress = yield* Progress.make(`Adding ${task.name}`)
   const where = file === "-" ? "standard input" : file
-  const state: State = { added: 0, chunk: [], characters: 0 }
+  const state: State = { added: 0, chunk: [], characters: 0, inFlight: 0 }
 
   const flush = Effect.gen(function*() {
     const { chunk } = state
     if (chunk.length === 0) return
     state.chunk = []
     state.characters = 0
+    state.inFlight = chunk.length
     yield* Queue.addMany(chunk.map(({ payload }) => task.request(payload, options))).pipe(
       // All or none: what stands before the bad one is added without it.
       Effect.catchTag("InvalidJob", (error) =>
@@ -88,17 +96,19 @@ export const addLines = Effect.fnUntraced(function*(
         }))
     )
     state.added += chunk.length
+    state.inFlight = 0
     yield* progress.advance(chunk.length)
   })
 
   const take = Effect.fnUntraced(function*({ number, text }: Line) {
     if (text.trim() === "") return
-    const payload = yield* parse(text).pipe(Effect.catch((problem) =>
-      Effect.andThen(
-        flush,
-        new Problem({ kind: "input", message: `This is no JSON: ${problem}`, where: `${where}, line ${number}` })
+    const payload = yield* parse(text).pipe(
+      Effect.mapError((problem) => `This is no JSON: ${problem}`),
+      Effect.tap((payload) => Effect.mapError(check(payload), refused)),
+      Effect.catch((message) =>
+        Effect.andThen(flush, new Problem({ kind: "input", message, where: `${where}, line ${number}` }))
       )
-    ))
+    )
     state.chunk.push({ number, payload })
     state.characters += text.length
     if (state.chunk.length >= maxJobs || state.characters >= maxCharacters) yield* flush
@@ -112,18 +122,20 @@ export const addLines = Effect.fnUntraced(function*(
   )
   return yield* Stream.runForEach(lines, take).pipe(
     Effect.andThen(flush),
-    Effect.mapError((error) => withCount(error, state.added)),
+    Effect.mapError((error) => withCount(error, state.added, state.inFlight)),
     Effect.map(() => state.added)
   )
 }, Effect.scoped)
 
-const withCount = (error: unknown, added: number): Problem => {
+const withCount = (error: unknown, added: number, waiting: number): Problem => {
   const problem = toProblem(error)
   const rest = added === 0 ? "" : ` To go on, leave out the first ${Format.count(added)} lines that are not empty.`
+  // A connection that broke may have been fast enough.
+  const inDoubt = problem.kind === "connection" && waiting > 0 ? ` Perhaps ${Format.many(waiting, "job")} more.` : ""
   return new Problem({
     ...problem,
     kind: problem.kind,
     message: problem.message,
-    done: `${Format.many(added, "job")} ${added === 1 ? "was" : "were"} added before it, and stay.${rest}`
+    done: `${Format.many(added, "job")} ${added === 1 ? "was" : "were"} added before it, and stay.${inDoubt}${rest}`
   })
 }

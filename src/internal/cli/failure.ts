@@ -3,10 +3,12 @@
  */
 import * as Cause from "effect/Cause"
 import * as Predicate from "effect/Predicate"
+import { basename, dirname } from "node:path"
 import type * as Crontab from "../../Crontab.ts"
 import type * as Job from "../../Job.ts"
 import type { KongTaskErrorReason } from "../../KongTaskError.ts"
 import * as KongTaskError from "../../KongTaskError.ts"
+import type { TaskLoaderError } from "../../TaskLoader.ts"
 import type { Colors } from "./Output.ts"
 import { exitCodes, type Kind, Problem } from "./problem.ts"
 
@@ -94,6 +96,20 @@ export const ofCrontab = (error: Crontab.InvalidCrontab, file?: string): Problem
     cause: error
   })
 
+/** The mistakes in task files. */
+const ofTaskLoader = (error: TaskLoaderError): Problem => {
+  const [first, ...others] = new Set(error.issues.map(({ file }) => file))
+  return new Problem({
+    kind: "tasks",
+    message: error.issues.map(({ column, file, line, problem }) =>
+      `${[basename(file), line, column].filter((part) => part !== undefined).join(":")} ${problem}.`
+    ).join("\n"),
+    where: others.length === 0 ? first : dirname(first!),
+    todo: "docs/tasks.md says what such files are.",
+    cause: error
+  })
+}
+
 const messageOf = (error: unknown): string =>
   Predicate.isError(error) && error.message !== "" ? error.message : String(error)
 
@@ -124,6 +140,7 @@ export const toProblem = (error: unknown): Problem => {
   if (Predicate.isTagged(error, "InvalidSchedule")) {
     return new Problem({ kind: "input", message: messageOf(error), cause: error })
   }
+  if (Predicate.isTagged(error, "TaskLoaderError")) return ofTaskLoader(error as unknown as TaskLoaderError)
   return new Problem({
     kind: "unexpected",
     message: messageOf(error),

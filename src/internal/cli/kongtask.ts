@@ -10,6 +10,7 @@ import { queues } from "./commands/queues.ts"
 import { schedules } from "./commands/schedules.ts"
 import { schema } from "./commands/schema.ts"
 import { stats } from "./commands/stats.ts"
+import { worker } from "./commands/worker.ts"
 import { workers } from "./commands/workers.ts"
 import { Output } from "./Output.ts"
 import { root } from "./root.ts"
@@ -18,6 +19,7 @@ import { root } from "./root.ts"
 export const kongtask = root.pipe(
   Command.withSubcommands([
     migrate,
+    worker,
     add,
     jobs,
     queues,

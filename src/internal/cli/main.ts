@@ -4,6 +4,7 @@
 import * as Cause from "effect/Cause"
 import * as CliError from "effect/cli/CliError"
 import * as CliOutput from "effect/cli/CliOutput"
+import type * as HelpDoc from "effect/cli/HelpDoc"
 import * as TerminalCapabilities from "effect/cli/TerminalCapabilities"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -79,6 +80,21 @@ const presenter = ({ json }: Options): CliOutput.Presenter => ({
       : CliOutput.defaultPresenter.present(event)
 })
 
+/** Flags of the builtin kind name all their choices twice, and a line of help has room for them once. */
+const shortened = (flags: ReadonlyArray<HelpDoc.FlagDoc> | undefined) =>
+  flags?.map((flag) => flag.type.length < 20 ? flag : { ...flag, type: "choice" })
+
+const formatter = (canColor: boolean): CliOutput.Formatter => {
+  const base = CliOutput.defaultFormatter({ colors: canColor, globalFlags: "summary" })
+  return {
+    ...base,
+    formatHelpDoc: (doc) => {
+      const globalFlags = shortened(doc.globalFlags)
+      return base.formatHelpDoc(globalFlags === undefined ? doc : { ...doc, globalFlags })
+    }
+  }
+}
+
 const exitCodeOf = (cause: Cause.Cause<unknown>, interrupted: () => number, { debug, json }: Options): number => {
   if (Cause.hasInterruptsOnly(cause)) return interrupted()
   const error = Cause.squash(cause)
@@ -94,11 +110,10 @@ const exitCodeOf = (cause: Cause.Cause<unknown>, interrupted: () => number, { de
 /** Logs go to standard error, which leaves standard output to answers. */
 const surroundings = (options: Options) =>
   Layer.mergeAll(
-    Logger.layer([options.json ? Logger.consoleJson : Log.make(errorColors, options.debug)]),
+    Logger.layer([options.json ? Logger.withConsoleError(Logger.formatJson) : Log.make(errorColors, options.debug)]),
     Layer.succeed(References.MinimumLogLevel, options.debug ? "Debug" : "Info"),
-    Layer.succeed(Logger.LogToStderr, true),
     CliOutput.layerPresenter(presenter(options)),
-    CliOutput.layer(CliOutput.defaultFormatter({ colors: capabilities.canColor, globalFlags: "summary" }))
+    CliOutput.layer(formatter(capabilities.canColor))
   )
 
 /** A command that only waits has nothing else that keeps the process alive. */

@@ -14,6 +14,7 @@ import { duration, integer, orUndefined, time } from "../flags.ts"
 import * as Format from "../format.ts"
 import { Output } from "../Output.ts"
 import { Problem, usage } from "../problem.ts"
+import * as TaskCheck from "../taskCheck.ts"
 
 const encodeJob = Schema.encodeSync(Schema.toCodecJson(Job.Job))
 
@@ -45,30 +46,47 @@ const options = {
   )
 }
 
+interface Request {
+  readonly task: Bulk.Untyped
+  readonly options: Job.Options
+  /** Files and folders that the task is to be in. */
+  readonly tasks: ReadonlyArray<string>
+}
+
+const checkOf = ({ task, tasks }: Request) =>
+  tasks.length === 0 ? Effect.succeed(TaskCheck.none) : TaskCheck.make(task.name, tasks)
+
 /** One payload, from the argument or a whole file. */
-const addOne = Effect.fnUntraced(function*(task: Bulk.Untyped, json: string, where: string, options: Job.Options) {
+const addOne = Effect.fnUntraced(function*(request: Request, json: string, where: string) {
   const output = yield* Output
-  const payload = yield* Bulk.parse(json).pipe(Effect.mapError((problem) =>
-    new Problem({
-      kind: "input",
-      message: `The payload is no JSON: ${problem}`,
-      where,
-      todo: where === "the argument"
+  const { options, task } = request
+  const invalid = (message: string, todo?: string) => new Problem({ kind: "input", message, where, todo })
+  const payload = yield* Effect.mapError(Bulk.parse(json), (problem) =>
+    invalid(
+      `The payload is no JSON: ${problem}`,
+      where === "the argument"
         ? `Quote it for the shell, as in kongtask add ${task.name} '{"name":"value"}', or use --file.`
         : undefined
-    })
-  ))
-  const job = yield* Effect.provide(Queue.add(task, payload, options), Connection.services)
+    ))
+  const job = yield* Effect.gen(function*() {
+    const check = yield* checkOf(request)
+    yield* Effect.mapError(check(payload), (problem) => invalid(Bulk.refused(problem)))
+    return yield* Queue.add(task, payload, options)
+  }).pipe(Effect.scoped, Effect.provide(Connection.services))
   yield* output.answer(encodeJob(job), output.line(`Added job ${job.id} (${job.task}, ${job.state}).`))
 })
 
 /** A payload a line. */
-const addLines = Effect.fnUntraced(function*(task: Bulk.Untyped, file: string, options: Job.Options) {
+const addLines = Effect.fnUntraced(function*(request: Request, file: string) {
   const output = yield* Output
+  const { options, task } = request
   if (options.jobKey !== undefined) {
     return yield* usage("--key is for one job: many with the same key would replace each other.")
   }
-  const added = yield* Effect.provide(Bulk.addLines(task, file, options), Connection.services)
+  const added = yield* Effect.flatMap(checkOf(request), (check) => Bulk.addLines(task, file, options, check)).pipe(
+    Effect.scoped,
+    Effect.provide(Connection.services)
+  )
   yield* output.answer({ added }, output.line(`Added ${Format.many(added, "job")} of ${task.name}.`))
 })
 
@@ -86,8 +104,13 @@ export const add = Command.make("add", {
     Flag.withDescription("Read the payload from a file; of .jsonl and .ndjson each line is one"),
     orUndefined
   ),
+  tasks: Flag.String("tasks").pipe(
+    Flag.withMetavar("file-or-folder"),
+    Flag.withDescription("Add nothing unless the task is there, and takes the payload"),
+    Flag.atLeast(0)
+  ),
   ...options
-}, ({ file, flags, payload: given, task: name, ...rest }) =>
+}, ({ file, flags, payload: given, task: name, tasks, ...rest }) =>
   Effect.gen(function*() {
     const payload = Option.getOrUndefined(given)
     if (payload !== undefined && file !== undefined) {
@@ -96,12 +119,15 @@ export const add = Command.make("add", {
     if (rest.delay !== undefined && rest.runAt !== undefined) {
       return yield* usage("--delay and --run-at exclude each other.")
     }
-    const task = Task.make(name, { payload: Schema.Json })
-    const jobOptions: Job.Options = { ...rest, flags: flags.length === 0 ? undefined : flags }
-    if (payload === "-") return yield* addLines(task, "-", jobOptions)
-    if (file !== undefined && (file === "-" || isLines(file))) return yield* addLines(task, file, jobOptions)
-    if (file !== undefined) return yield* addOne(task, yield* Files.read(file), file, jobOptions)
-    return yield* addOne(task, payload ?? "{}", "the argument", jobOptions)
+    const request: Request = {
+      task: Task.make(name, { payload: Schema.Json }),
+      options: { ...rest, flags: flags.length === 0 ? undefined : flags },
+      tasks
+    }
+    if (payload === "-") return yield* addLines(request, "-")
+    if (file !== undefined && (file === "-" || isLines(file))) return yield* addLines(request, file)
+    if (file !== undefined) return yield* addOne(request, yield* Files.read(file), file)
+    return yield* addOne(request, payload ?? "{}", "the argument")
   })).pipe(
     Command.withDescription("Add a job, or one for each line of JSON."),
     Command.withExamples([

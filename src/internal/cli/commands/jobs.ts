@@ -29,7 +29,7 @@ const columns = (now: DateTime.Utc): ReadonlyArray<Table.Column<Job.Job>> => [
   { title: "PRIO", cell: ({ priority }) => priority === 0 ? "" : String(priority), isNumber: true },
   { title: "QUEUE", cell: ({ queueName }) => queueName ?? "", isFlexible: true },
   { title: "KEY", cell: ({ key }) => key ?? "", isFlexible: true },
-  { title: "LAST ERROR", cell: ({ lastError }) => lastError ?? "", isFlexible: true }
+  { title: "LAST ERROR", cell: ({ lastError }) => lastError?.split("\n", 1)[0] ?? "", isFlexible: true }
 ]
 
 const defaultLimit = 100
