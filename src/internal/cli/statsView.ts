@@ -36,17 +36,23 @@ const change = (state: Job.State, now: Snapshot, before: Snapshot | undefined): 
   return `${rate > 0 ? "+" : "−"}${Format.count(Math.abs(Math.round(rate * 10) / 10))}/s`
 }
 
-const summary = (now: Snapshot, before: Snapshot | undefined, columns: number): ReadonlyArray<string> =>
-  Table.render(
-    [
-      { title: "STATE", cell: ({ state }) => state },
-      { title: "JOBS", cell: ({ count }) => Format.count(count), isNumber: true },
-      { title: "CHANGE", cell: ({ state }) => change(state, now, before), isNumber: true }
-    ],
-    Job.State.literals.map((state) => ({ state, count: now.stats.all[state] }))
-      .filter(({ count, state }) => count > 0 || change(state, now, before) !== ""),
-    columns
-  )
+const summary = (now: Snapshot, before: Snapshot | undefined, columns: number): ReadonlyArray<string> => {
+  const rows = Job.State.literals.map((state) => ({ state, count: now.stats.all[state] }))
+    .filter(({ count, state }) => count > 0 || change(state, now, before) !== "")
+  if (rows.length === 0) return []
+  return [
+    "",
+    ...Table.render(
+      [
+        { title: "STATE", cell: ({ state }) => state },
+        { title: "JOBS", cell: ({ count }) => Format.count(count), isNumber: true },
+        { title: "CHANGE", cell: ({ state }) => change(state, now, before), isNumber: true }
+      ],
+      rows,
+      columns
+    )
+  ]
+}
 
 const section = (
   title: string,
@@ -79,7 +85,6 @@ export const render = (
     `${colors.bold(Format.many(Counts.total(now.stats.all), "job"))}  ${Format.many(alive, "worker")}${
       dead > 0 ? `, ${colors.red(`${dead} dead`)}` : ""
     }, ${Format.many(held, "job")} held  ${colors.dim(Format.iso(now.at).replace(/\.\d+Z$/, "Z"))}`,
-    "",
     ...summary(now, before, size.columns)
   ]
   // Each section has a blank line, its titles, and perhaps a line that says how many are left out.

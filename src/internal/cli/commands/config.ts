@@ -3,6 +3,7 @@ import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Predicate from "effect/Predicate"
+import { sep } from "node:path"
 import type { Name } from "../../configuration/settings.ts"
 import * as Template from "../configTemplate.ts"
 import * as Connection from "../connection.ts"
@@ -18,7 +19,16 @@ interface Row {
 }
 
 const textOf = (value: unknown): string =>
-  value === undefined ? "" : Predicate.isString(value) ? value : JSON.stringify(value)
+  value === undefined
+    ? ""
+    : Predicate.isString(value)
+    ? value
+    : Array.isArray(value)
+    ? value.join(", ")
+    : JSON.stringify(value)
+
+/** Paths below the working folder as they are from here. */
+const nearby = (text: string): string => text.replaceAll(`${process.cwd()}${sep}`, "")
 
 const show = Command.make("show", {}, () =>
   Effect.gen(function*() {
@@ -35,10 +45,10 @@ const show = Command.make("show", {}, () =>
       Effect.andThen(
         output.table([
           { title: "SETTING", cell: ({ name }) => name },
-          { title: "VALUE", cell: ({ value }) => textOf(value), isFlexible: true },
-          { title: "FROM", cell: ({ source }) => source, isFlexible: true }
+          { title: "VALUE", cell: ({ value }) => nearby(textOf(value)), isFlexible: true },
+          { title: "FROM", cell: ({ source }) => nearby(source), isFlexible: true }
         ], rows),
-        output.note(file === undefined ? "No kongtask.config.* here or above." : `The file is ${file}.`)
+        output.note(file === undefined ? "No kongtask.config.* here or above." : `The file is ${nearby(file)}.`)
       )
     )
   })).pipe(Command.withDescription("Show each setting and where it comes from; passwords are not shown."))

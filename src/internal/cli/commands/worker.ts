@@ -45,22 +45,22 @@ const flags = {
     Flag.withDescription("How many connections handlers have at most (default: 10)"),
     orUndefined
   ),
-  preparedStatements: optional("prepared-statements", "Whether to prepare statements (default: yes)"),
+  noPreparedStatements: toggle("no-prepared-statements").pipe(
+    Flag.withDescription("Prepare no statements, for poolers in transaction mode")
+  ),
   crontab: Flag.String("crontab").pipe(
     Flag.withMetavar("file"),
     Flag.withDescription("Recurring jobs; the file is read again when it changes"),
     orUndefined
   ),
-  scheduler: Flag.Boolean("scheduler").pipe(
-    Flag.withDescription("Whether to run schedules, of the crontab and in the database (default: yes)"),
-    Flag.withDefault(true)
+  noScheduler: toggle("no-scheduler").pipe(
+    Flag.withDescription("Run no schedules, neither those of the crontab nor those in the database")
   ),
   useNodeTime: optional("use-node-time", "Take the time from this machine, not from the database"),
-  handleSignals: optional("handle-signals", "Whether SIGTERM and SIGINT stop it in order (default: yes)"),
-  migrate: Flag.Boolean("migrate").pipe(
-    Flag.withDescription("Whether to bring the schema up to date first (default: yes)"),
-    Flag.withDefault(true)
-  )
+  noHandleSignals: toggle("no-handle-signals").pipe(
+    Flag.withDescription("SIGTERM and SIGINT end the process at once, not the worker in order")
+  ),
+  noMigrate: toggle("no-migrate").pipe(Flag.withDescription("Leave the schema as it is"))
 }
 
 /** What `Worker.run` is told. */
@@ -129,9 +129,14 @@ const runForever = Effect.fnUntraced(function*(
 export const worker = Command.make(
   "worker",
   flags,
-  ({ migrate, once, scheduler, tasks, ...given }) =>
+  ({ noHandleSignals, noMigrate, noPreparedStatements, noScheduler, once, tasks, ...given }) =>
     Effect.gen(function*() {
-      const configuration = yield* Connection.resolve({ ...given, tasks: tasks.length === 0 ? undefined : tasks })
+      const configuration = yield* Connection.resolve({
+        ...given,
+        tasks: tasks.length === 0 ? undefined : tasks,
+        preparedStatements: noPreparedStatements ? false : undefined,
+        handleSignals: noHandleSignals ? false : undefined
+      })
       const { settings } = configuration
       if (once && given.watch === true) return yield* usage("--once and --watch exclude each other.")
       const paths = settings.tasks.value
@@ -144,10 +149,10 @@ export const worker = Command.make(
       }
       yield* Effect.gen(function*() {
         yield* WorkerLog.follow
-        yield* once ? runOnce(paths, configuration) : runForever(paths, configuration, scheduler)
+        yield* once ? runOnce(paths, configuration) : runForever(paths, configuration, !noScheduler)
       }).pipe(
         Effect.scoped,
-        Effect.provide(Connection.workerServices(configuration, migrate))
+        Effect.provide(Connection.workerServices(configuration, !noMigrate))
       )
     }).pipe(withLogLevel)
 ).pipe(
