@@ -14,12 +14,15 @@ import {
   type Block,
   blocks,
   compile,
+  fixtureOf,
+  inlineProblemsOf,
   isProgram,
   makeProject,
   pages,
   placeOf,
   problemsOf,
   root,
+  statementsOf,
   write
 } from "./support/documents.ts"
 import { eventually } from "./support/events.ts"
@@ -114,7 +117,8 @@ describe("SQL in the documents", () => {
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient
         yield* Queue.add(Task.make("example"), undefined)
-        for (const statement of block.code.split(/;\n/)) {
+        for (const statement of statementsOf(fixtureOf(block.page))) yield* sql.unsafe(statement).unprepared
+        for (const statement of statementsOf(block.code)) {
           const outcome = yield* Effect.result(sql.unsafe(statement).unprepared)
           expect(outcome, `${placeOf(block)}: ${statement}`).toHaveProperty("_tag", "Success")
         }
@@ -125,6 +129,15 @@ describe("SQL in the documents", () => {
 describe("every other block", () => {
   it("is in a language that is checked, its commands are there, and its syntax is right", () => {
     expect(blocks.flatMap(problemsOf)).toEqual([])
+  })
+
+  it("and the commands in the text are there too", () => {
+    expect(pages.flatMap(inlineProblemsOf)).toEqual([])
+    const page = { name: "docs/x.md", text: "Say `npm run x`,\n`kongtask nothing` or `kongtask migrate status`." }
+    expect(inlineProblemsOf(page)).toEqual([
+      "docs/x.md:2: kongtask nothing: `kongtask` has no command or argument \"nothing\"",
+      "docs/x.md:2: kongtask migrate status: `kongtask migrate` has no command or argument \"status\""
+    ])
   })
 
   const wrong = (language: string, code: string): Block => ({ page: "docs/x.md", line: 7, language, code })
@@ -226,6 +239,14 @@ describe("files that the documents name", () => {
       })
     )
     expect(missing).toEqual([])
+  })
+
+  it("and docs/index.md leads to every page", () => {
+    const { text } = pages.find(({ name }) => name === "docs/index.md")!
+    const linked = new Set(caught(text, /\]\(([\w./-]+\.md)/g).map((link) => Path.join("docs", link)))
+    expect(pages.map(({ name }) => name).filter((name) => /^docs\/(?!index)/.test(name) && !linked.has(name))).toEqual(
+      []
+    )
   })
 
   it("and every public module is in docs/architecture.md", () => {

@@ -158,7 +158,11 @@ const problemOfBin = (bin: string, args: ReadonlyArray<string>): string | undefi
     words.push(word)
     help = next
   }
-  if (words.length === 0 && /^[a-z]/.test(args[0] ?? "")) return `\`${bin}\` has no command "${args[0]}"`
+  const first = args[words.length]
+  const usage = /^USAGE\n(.*)$/m.exec(help)?.[1] ?? ""
+  if (first !== undefined && !first.startsWith("-") && !usage.includes(words.length === 0 ? "\n" : "<")) {
+    return `\`${[bin, ...words].join(" ")}\` has no command or argument "${first}"`
+  }
   const flags = args.flatMap((arg) => /^--[a-z][a-z-]*/.exec(arg) ?? [])
   const common = new Set(["--help", "--version", "--log-level", "--completions", "--wizard"])
   const unknown = flags.find((flag) => !help!.includes(flag) && !common.has(flag))
@@ -234,6 +238,32 @@ export const problemsOf = (block: Block): ReadonlyArray<string> => {
     default:
       return [at(`the language "${block.language}" is not checked: ts, sql, sh, json, yaml, crontab and text are`)]
   }
+}
+
+/** Commands of this package that the text names, with what is wrong with them. */
+export const inlineProblemsOf = ({ name, text }: Page): ReadonlyArray<string> =>
+  Object.keys(bins).flatMap((bin) =>
+    [
+      ...text.replace(/^```.*?^```$/gms, (block) => "\n".repeat(block.split("\n").length - 1))
+        .matchAll(new RegExp(`\`(${bin} [a-z][^\`]*)\``, "g"))
+    ].flatMap((match) => {
+      const problem = problemOfCommand(match[1]!.replace(/\s+/g, " "))
+      return problem === undefined ? [] : [`${name}:${lineAt(text, match.index)}: ${match[1]}: ${problem}`]
+    })
+  )
+
+/** Statements, each of which ends at a semicolon at the end of a line, outside of function bodies. */
+export const statementsOf = (sql: string): ReadonlyArray<string> =>
+  sql.split("$$").reduce<ReadonlyArray<string>>((statements, part, index) => {
+    if (index % 2 === 1) return [...statements.slice(0, -1), `${statements.at(-1) ?? ""}$$${part}$$`]
+    const [head = "", ...tail] = part.split(/;\n/)
+    return [...statements.slice(0, -1), `${statements.at(-1) ?? ""}${head}`, ...tail]
+  }, []).filter((statement) => statement.trim() !== "")
+
+/** What a page's statements need to be there: \`test/fixtures/docs/<page>.sql\`. */
+export const fixtureOf = (page: string): string => {
+  const path = Path.join(root, "test/fixtures", page.replace(/\.md$/, ".sql"))
+  return Fs.existsSync(path) ? Fs.readFileSync(path, "utf8") : ""
 }
 
 /** The names that links may have behind `#`, as GitHub makes them of headings. */
