@@ -3,11 +3,20 @@
 
 -- Batches: jobs that are held by the locks of an open transaction and nothing else. Planned once a session, as the claim.
 
+-- The former forms of the two functions below.
+drop function if exists :schema._private_kongtask_lock_batch(text[], int);
+drop function if exists :schema._private_kongtask_lock_more(text, int, float8, bigint, int);
+
 -- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
--- itself when it is idle for seconds. Plan and indexes as in the claim. `task` is the place of the task's name; `rest` is
--- null for a job as most are, or else [the attempt to come, max_attempts, key, revision, flags, last_error, priority].
-create or replace function :schema._private_kongtask_lock_batch(task_names text[], max_jobs int)
-returns table (id text, task int, payload text, run_at float8, created_at float8, rest text)
+-- itself when it is idle for seconds. Plan and indexes as in the claim. One row a lane, since a row a job would cost both
+-- sides as much as all the rest: `task` is the place of the task's name, `payloads` a JSON array, the times 8 bytes each as
+-- timestamptz is sent, `rests` a JSON array, or null when each job of the lane is as most are: it has null for such a
+-- job, or else [the attempt to come, max_attempts, key, revision, flags, last_error]. Where the rows are is kept in a
+-- setting of the transaction, for `_private_kongtask_complete_held`.
+create or replace function :schema._private_kongtask_hold_batch(task_names text[], max_jobs int)
+returns table (
+  task int, priority int, ids text, payloads text, run_at bytea, created_at bytea, rests text
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -39,33 +48,41 @@ begin
     ) as first
   ), heads as materialized (
     select * from lanes where run_at <= now() order by priority, run_at
+  ), held as (
+    select heads.place, job.*,
+      case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
+        or job.flags is not null or job.last_error is not null
+      then json_build_array(
+        job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error
+      )::text end as rest
+    from heads
+    cross join lateral (
+      select *, ctid as tid from :schema._private_jobs
+      where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
+      order by run_at nulls first, id limit max_jobs
+      for update skip locked
+    ) as job
+    limit max_jobs
+  ), kept as materialized (
+    select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
   )
-  select job.id::text as id, heads.place as task, job.payload::text as payload,
-    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
-    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
-      or job.flags is not null or job.last_error is not null or job.priority <> 0
-    then json_build_array(
-      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
-    )::text end as rest
-  from heads
-  cross join lateral (
-    select * from :schema._private_jobs
-    where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-      and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
-    order by run_at nulls first, id limit max_jobs
-    for update skip locked
-  ) as job
-  limit max_jobs;
+  select place, priority::int, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+    string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
+    case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
+  from held where exists (select from kept) group by place, priority;
 end
 $body$;
 
 -- The jobs of one lane (a task and a priority) that come after the last one of an earlier batch. The deleted jobs before
 -- that one stay in the index until it is vacuumed, and everybody who starts at its beginning walks over them. Only a hint:
 -- jobs that are added, retried or given back before that place are not found.
-create or replace function :schema._private_kongtask_lock_more(
+create or replace function :schema._private_kongtask_hold_more(
   task_name text, lane_priority int, after_micros float8, after_id bigint, max_jobs int
 )
-returns table (id text, task int, payload text, run_at float8, created_at float8, rest text)
+returns table (
+  task int, priority int, ids text, payloads text, run_at bytea, created_at bytea, rests text
+)
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -76,20 +93,27 @@ as $body$
 begin
   perform set_config('idle_in_transaction_session_timeout', '5s', true);
   return query
-  select job.id::text as id, 1 as task, job.payload::text as payload,
-    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
-    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
-      or job.flags is not null or job.last_error is not null or job.priority <> 0
-    then json_build_array(
-      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
-    )::text end as rest
-  from :schema._private_jobs as job
-  where task_id = (select known.id from :schema._private_tasks as known where known.identifier = task_name)
-    and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
-    and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
-  -- Qualified: the columns of the result have the same names.
-  order by job.run_at nulls first, job.id limit max_jobs
-  for update skip locked;
+  with held as (
+    select *,
+      case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
+        or last_error is not null
+      then json_build_array(attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
+    from (
+      select *, ctid as tid from :schema._private_jobs as job
+      where task_id = (select known.id from :schema._private_tasks as known where known.identifier = task_name)
+        and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
+        and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
+      -- Qualified: the columns of the result have the same names.
+      order by job.run_at nulls first, job.id limit max_jobs
+      for update skip locked
+    ) as job
+  ), kept as materialized (
+    select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
+  )
+  select 1, lane_priority, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+    string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
+    case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
+  from held where exists (select from kept) having count(*) > 0;
 end
 $body$;
 
@@ -143,8 +167,11 @@ begin
 end
 $body$;
 
--- Completes jobs that this transaction holds, all on their first attempt, and takes the stream's note back. Primary key.
-create or replace function :schema._private_kongtask_complete_batch(own_stream text, completed_ids bigint[])
+drop function if exists :schema._private_kongtask_complete_batch(text, bigint[]);
+
+-- Completes all jobs that this transaction holds, and takes the stream's note back. Their rows are where they were when
+-- they were locked: nobody else can have changed them. A tid scan.
+create or replace function :schema._private_kongtask_complete_held(own_stream text)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -152,9 +179,16 @@ set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
 set jit = off
 as $body$
+declare
+  held tid[] := current_setting('kongtask.held');
+  deleted int;
 begin
   update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
-  delete from :schema._private_jobs as job where job.id = any (completed_ids);
+  delete from :schema._private_jobs as job where job.ctid = any (held);
+  get diagnostics deleted = row_count;
+  if deleted <> cardinality(held) then
+    raise exception 'Of % jobs in a batch, % were there at its end', cardinality(held), deleted;
+  end if;
 end
 $body$;
 

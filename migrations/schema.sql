@@ -1102,7 +1102,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_batch(own_stream text, completed_ids bigint[])
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_held(own_stream text)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1110,9 +1110,16 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_batch(own_
  SET plan_cache_mode TO 'force_generic_plan'
  SET jit TO 'off'
 AS $function$
+declare
+  held tid[] := current_setting('kongtask.held');
+  deleted int;
 begin
   update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
-  delete from "graphile_worker"._private_jobs as job where job.id = any (completed_ids);
+  delete from "graphile_worker"._private_jobs as job where job.ctid = any (held);
+  get diagnostics deleted = row_count;
+  if deleted <> cardinality(held) then
+    raise exception 'Of % jobs in a batch, % were there at its end', cardinality(held), deleted;
+  end if;
 end
 $function$;
 
@@ -1298,6 +1305,101 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer)
+ RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  return query
+  with recursive tasks as materialized (
+    select id, array_position(task_names, identifier) as place from "graphile_worker"._private_tasks
+    where identifier = any (task_names)
+  ), lanes (task_id, place, priority, run_at, id) as (
+    select tasks.id, tasks.place, first.priority, first.run_at, first.id
+    from tasks
+    cross join lateral (
+      select priority, run_at, id from "graphile_worker"._private_jobs
+      where task_id = tasks.id and is_available and job_queue_id is null
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
+    union all
+    select lanes.task_id, lanes.place, first.priority, first.run_at, first.id
+    from lanes
+    cross join lateral (
+      select priority, run_at, id from "graphile_worker"._private_jobs
+      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
+      order by priority nulls first, run_at nulls first, id limit 1
+    ) as first
+  ), heads as materialized (
+    select * from lanes where run_at <= now() order by priority, run_at
+  ), held as (
+    select heads.place, job.*,
+      case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
+        or job.flags is not null or job.last_error is not null
+      then json_build_array(
+        job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error
+      )::text end as rest
+    from heads
+    cross join lateral (
+      select *, ctid as tid from "graphile_worker"._private_jobs
+      where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
+        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
+      order by run_at nulls first, id limit max_jobs
+      for update skip locked
+    ) as job
+    limit max_jobs
+  ), kept as materialized (
+    select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
+  )
+  select place, priority::int, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+    string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
+    case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
+  from held where exists (select from kept) group by place, priority;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer)
+ RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  return query
+  with held as (
+    select *,
+      case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
+        or last_error is not null
+      then json_build_array(attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
+    from (
+      select *, ctid as tid from "graphile_worker"._private_jobs as job
+      where task_id = (select known.id from "graphile_worker"._private_tasks as known where known.identifier = task_name)
+        and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
+        and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
+      -- Qualified: the columns of the result have the same names.
+      order by job.run_at nulls first, job.id limit max_jobs
+      for update skip locked
+    ) as job
+  ), kept as materialized (
+    select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
+  )
+  select 1, lane_priority, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+    string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
+    case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
+  from held where exists (select from kept) having count(*) > 0;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_insert_jobs(specs json, spec_places integer[], payloads json, may_wait boolean)
  RETURNS TABLE(ids text, created_at double precision, specs_added text)
  LANGUAGE plpgsql
@@ -1434,88 +1536,6 @@ begin
     ));
   end if;
   return null;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_batch(task_names text[], max_jobs integer)
- RETURNS TABLE(id text, task integer, payload text, run_at double precision, created_at double precision, rest text)
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET plan_cache_mode TO 'force_generic_plan'
- SET jit TO 'off'
-AS $function$
-#variable_conflict use_column
-begin
-  perform set_config('idle_in_transaction_session_timeout', '5s', true);
-  return query
-  with recursive tasks as materialized (
-    select id, array_position(task_names, identifier) as place from "graphile_worker"._private_tasks
-    where identifier = any (task_names)
-  ), lanes (task_id, place, priority, run_at, id) as (
-    select tasks.id, tasks.place, first.priority, first.run_at, first.id
-    from tasks
-    cross join lateral (
-      select priority, run_at, id from "graphile_worker"._private_jobs
-      where task_id = tasks.id and is_available and job_queue_id is null
-      order by priority nulls first, run_at nulls first, id limit 1
-    ) as first
-    union all
-    select lanes.task_id, lanes.place, first.priority, first.run_at, first.id
-    from lanes
-    cross join lateral (
-      select priority, run_at, id from "graphile_worker"._private_jobs
-      where task_id = lanes.task_id and priority > lanes.priority and is_available and job_queue_id is null
-      order by priority nulls first, run_at nulls first, id limit 1
-    ) as first
-  ), heads as materialized (
-    select * from lanes where run_at <= now() order by priority, run_at
-  )
-  select job.id::text as id, heads.place as task, job.payload::text as payload,
-    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
-    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
-      or job.flags is not null or job.last_error is not null or job.priority <> 0
-    then json_build_array(
-      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
-    )::text end as rest
-  from heads
-  cross join lateral (
-    select * from "graphile_worker"._private_jobs
-    where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-      and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
-    order by run_at nulls first, id limit max_jobs
-    for update skip locked
-  ) as job
-  limit max_jobs;
-end
-$function$;
-
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_lock_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer)
- RETURNS TABLE(id text, task integer, payload text, run_at double precision, created_at double precision, rest text)
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET plan_cache_mode TO 'force_generic_plan'
- SET jit TO 'off'
-AS $function$
-#variable_conflict use_column
-begin
-  perform set_config('idle_in_transaction_session_timeout', '5s', true);
-  return query
-  select job.id::text as id, 1 as task, job.payload::text as payload,
-    date_part('epoch', job.run_at) * 1000 as run_at, date_part('epoch', job.created_at) * 1000 as created_at,
-    case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
-      or job.flags is not null or job.last_error is not null or job.priority <> 0
-    then json_build_array(
-      job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error, job.priority
-    )::text end as rest
-  from "graphile_worker"._private_jobs as job
-  where task_id = (select known.id from "graphile_worker"._private_tasks as known where known.identifier = task_name)
-    and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
-    and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
-  -- Qualified: the columns of the result have the same names.
-  order by job.run_at nulls first, job.id limit max_jobs
-  for update skip locked;
 end
 $function$;
 

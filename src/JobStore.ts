@@ -238,17 +238,18 @@ export interface Place {
  * @since 0.1.0
  */
 export interface Batch {
-  /**
-   * In the order of (priority, runAt, id), none with a queue. Jobs that have failed before, or have a single attempt, are
-   * not among them, nor are those behind the first such job.
-   */
-  readonly jobs: ReadonlyArray<ClaimedJob>
-  /** Whether they are as many as were asked for. */
-  readonly isFull: boolean
+  /** How many jobs it holds. */
+  readonly count: number
   /** How large their payloads are together, in characters of JSON. */
   readonly size: number
-  /** The place of the last one, when they are all of one task and priority. */
+  /** The place of the last one, when they are all of one task and priority, and as many as were asked for. */
   readonly last: Place | undefined
+  /**
+   * Notes what is about to run, and answers the jobs that may be run: in the order of (priority, runAt, id), none with a
+   * queue, without those that another pool's note names. Jobs that have failed before, or have a single attempt, are not
+   * among them, nor are those behind the first such job. One statement.
+   */
+  readonly start: Effect.Effect<ReadonlyArray<ClaimedJob>, KongTaskError>
   /**
    * Writes a durable claim for these jobs into the batch's transaction, as if
    * they had been claimed by the pool; it takes effect with `settle`. Answers
@@ -259,9 +260,17 @@ export interface Batch {
    * Writes the outcomes and commits. Jobs that are neither named here nor
    * promoted stay as they were. Outcomes that the database refuses for their
    * content keep no others from being written: their jobs are claimed by the
-   * pool instead, and answered.
+   * pool instead, and answered as `refused`.
+   *
+   * `next` asks for the stream's next batch in the same round trip, which belongs to the scope of this one.
    */
-  readonly settle: (settlements: ReadonlyArray<Settlement>) => Effect.Effect<ReadonlySet<Job.JobId>, KongTaskError>
+  readonly settle: (
+    settlements: ReadonlyArray<Settlement>,
+    next?: Omit<BatchRequest, "pool" | "stream">
+  ) => Effect.Effect<{
+    readonly refused: ReadonlySet<Job.JobId>
+    readonly next: Batch | undefined
+  }, KongTaskError>
 }
 
 /**

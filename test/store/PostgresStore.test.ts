@@ -13,7 +13,7 @@ import * as PostgresStore from "../../src/internal/postgres/store.ts"
 import * as Migrator from "../../src/Migrator.ts"
 import * as Database from "../support/database.ts"
 import { eventually } from "../support/events.ts"
-import { found, Harness, ids, makePool, running, spec, specs } from "./harness.ts"
+import { found, Harness, ids, makePool, running, spec, specs, take } from "./harness.ts"
 import { storeSuite } from "./suite.ts"
 
 const clientOf = (config: PgClient.PgPoolConfig) => PgClient.make(config).pipe(Effect.provide(Reactivity.layer))
@@ -173,7 +173,7 @@ describe("a client's own settings", () => {
       yield* store.settle(pool, [{ _tag: "Released", id: added[1]!.id, attempt: 1 }])
       assert.isTrue(Option.isSome(yield* store.remove({ key: "k" })))
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: ["a", "b"], limit: 5 })
+        const batch = yield* take(store, { pool, tasks: ["a", "b"], limit: 5 })
         assert.lengthOf(batch.jobs, 2)
         yield* batch.promote([added[2]!.id])
         yield* batch.settle([{ _tag: "Completed", id: added[1]!.id }])

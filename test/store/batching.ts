@@ -6,20 +6,20 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { eventually } from "../support/events.ts"
-import { all, found, ids, type It, scene, spec, specs, unique } from "./harness.ts"
+import { all, found, ids, type It, scene, spec, specs, take, unique } from "./harness.ts"
 
 export const batching = (it: It) => {
   it.effect("holds jobs that others skip, without a trace in them", () =>
     Effect.gen(function*() {
       const { other, otherPool, pool, store, task } = yield* scene
       const jobs = yield* store.addMany(specs(task, 5, { flags: ["f"] }))
-      const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 3 })
+      const batch = yield* take(other, { pool: otherPool, tasks: [task], limit: 3 })
       assert.deepStrictEqual(ids(batch.jobs), ids(jobs.slice(0, 3)))
       assert.deepInclude(batch.jobs[0], { task, payload: 0, attempt: 1, isLastAttempt: false, queueName: undefined })
       assert.deepStrictEqual(yield* all(store, task), jobs)
       const { jobs: claimed } = yield* store.claim({ pool, tasks: [task], limit: 10 })
       assert.deepStrictEqual(ids(claimed), ids(jobs.slice(3)))
-      const empty = yield* store.batch({ pool, tasks: [task], limit: 10 })
+      const empty = yield* take(store, { pool, tasks: [task], limit: 10 })
       assert.deepStrictEqual(empty.jobs, [])
     }).pipe(Effect.scoped))
 
@@ -29,7 +29,7 @@ export const batching = (it: It) => {
       yield* store.add(spec(task))
       const claim = store.claim({ pool, tasks: [task], limit: 5 })
       yield* Effect.scoped(Effect.gen(function*() {
-        yield* other.batch({ pool: otherPool, tasks: [task], limit: 1 })
+        yield* take(other, { pool: otherPool, tasks: [task], limit: 1 })
         assert.deepInclude(yield* claim, { jobs: [], contended: true })
       }))
       assert.lengthOf((yield* claim).jobs, 1)
@@ -46,7 +46,7 @@ export const batching = (it: It) => {
       yield* store.add(spec(tasks[0]!, { priority: -9, delay: 60_000 }))
       const expected = ids([7, 4, 1, 8, 5, 2, 6, 3, 0].map((place) => jobs[place]!))
       for (const limit of [1, 4, 100]) {
-        const got = yield* Effect.scoped(Effect.map(store.batch({ pool, tasks, limit }), ({ jobs }) => ids(jobs)))
+        const got = yield* Effect.scoped(Effect.map(take(store, { pool, tasks, limit }), ({ jobs }) => ids(jobs)))
         assert.deepStrictEqual(got, expected.slice(0, limit))
       }
     }))
@@ -56,7 +56,7 @@ export const batching = (it: It) => {
       const { pool, store, task } = yield* scene
       const jobs = yield* store.addMany(specs(task, 6))
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: [task], limit: 6 })
+        const batch = yield* take(store, { pool, tasks: [task], limit: 6 })
         yield* batch.settle([
           { _tag: "Completed", id: jobs[0]!.id },
           { _tag: "Failed", id: jobs[1]!.id, error: "later", retryIn: 60_000 },
@@ -77,12 +77,12 @@ export const batching = (it: It) => {
       const [first] = yield* store.addMany(specs(task, 1, { runAt: 1000 }))
       const once = yield* store.add(spec(task, { maxAttempts: 1, runAt: 2000 }))
       yield* store.add(spec(task, { runAt: 3000 }))
-      const held = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))
+      const held = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))
       assert.deepStrictEqual(ids(held.jobs), [first!.id])
-      assert.isFalse(held.isFull)
+      assert.isUndefined(held.last)
 
       yield* store.remove({ id: once.id })
-      assert.lengthOf((yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))).jobs, 2)
+      assert.lengthOf((yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))).jobs, 2)
       const { jobs } = yield* store.claim({ pool, tasks: [task], limit: 1 })
       yield* store.settle(pool, [{ _tag: "Failed", id: jobs[0]!.id, error: "once", retryIn: 0 }])
       yield* store.reschedule([jobs[0]!.id], {
@@ -92,7 +92,7 @@ export const batching = (it: It) => {
         attempts: undefined,
         maxAttempts: undefined
       })
-      assert.deepStrictEqual((yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))).jobs, [])
+      assert.deepStrictEqual((yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))).jobs, [])
     }))
 
   it.effect("charges what another pool was running when it ended badly, once, and leaves it to claims", () =>
@@ -100,11 +100,11 @@ export const batching = (it: It) => {
       const { other, otherPool, pool, severOther, store, task } = yield* scene
       const [poison, innocent, later] = yield* store.addMany(specs(task, 3))
       yield* Effect.scoped(Effect.gen(function*() {
-        yield* other.batch({ pool: otherPool, tasks: [task], limit: 2 })
+        yield* take(other, { pool: otherPool, tasks: [task], limit: 2 })
         yield* severOther
       }))
       const batch = yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: [task], limit: 3 })
+        const batch = yield* take(store, { pool, tasks: [task], limit: 3 })
         yield* batch.settle([])
         return batch
       }))
@@ -118,7 +118,7 @@ export const batching = (it: It) => {
         assert.deepInclude(record, { attempt: 1, tag: "PoolDied" })
       }
       assert.deepInclude(yield* found(store, later!.id), { attempts: 0 })
-      const again = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 3 }))
+      const again = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))
       assert.deepStrictEqual(again.jobs, [])
       assert.deepInclude(yield* found(store, poison!.id), { attempts: 1 })
     }))
@@ -127,9 +127,9 @@ export const batching = (it: It) => {
     Effect.gen(function*() {
       const { other, otherPool, pool, severOther, store, task } = yield* scene
       const job = yield* store.add(spec(task))
-      yield* Effect.scoped(Effect.andThen(other.batch({ pool: otherPool, tasks: [task], limit: 2 }), severOther))
+      yield* Effect.scoped(Effect.andThen(take(other, { pool: otherPool, tasks: [task], limit: 2 }), severOther))
       for (const _ of [1, 2]) {
-        const batch = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 2 }))
+        const batch = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 2 }))
         assert.deepStrictEqual(batch.jobs, [])
         assert.deepInclude(yield* found(store, job.id), { state: "ready", attempts: 1 })
       }
@@ -139,8 +139,8 @@ export const batching = (it: It) => {
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene
       const [done, bad, later, left] = yield* store.addMany(specs(task, 4))
-      const refused = yield* Effect.scoped(
-        Effect.flatMap(store.batch({ pool, tasks: [task], limit: 4 }), ({ settle }) =>
+      const { refused } = yield* Effect.scoped(
+        Effect.flatMap(take(store, { pool, tasks: [task], limit: 4 }), ({ settle }) =>
           settle([
             { _tag: "Completed", id: done!.id },
             { _tag: "Failed", id: bad!.id, error: "\u0000", retryIn: 0 },
@@ -160,7 +160,7 @@ export const batching = (it: It) => {
       const { pool, store, task } = yield* scene
       const [job] = yield* store.addMany(specs(task, 1))
       const promoted = yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: [task], limit: 1 })
+        const batch = yield* take(store, { pool, tasks: [task], limit: 1 })
         yield* store.deregisterPool(pool)
         const promoted = yield* batch.promote([job!.id])
         yield* batch.settle([])
@@ -174,10 +174,10 @@ export const batching = (it: It) => {
     Effect.gen(function*() {
       const { other, otherPool, severOther, store, task } = yield* scene
       yield* store.addMany(specs(task, 2))
-      const take = other.batch({ pool: otherPool, tasks: [task], limit: 1, stream: "told" })
-      yield* Effect.scoped(Effect.flatMap(take, ({ settle }) => settle([])))
+      const taking = take(other, { pool: otherPool, tasks: [task], limit: 1, stream: "told" })
+      yield* Effect.scoped(Effect.flatMap(taking, ({ settle }) => settle([])))
       assert.isFalse(yield* other.forgetBatch("told"))
-      yield* Effect.scoped(Effect.andThen(take, severOther))
+      yield* Effect.scoped(Effect.andThen(taking, severOther))
       assert.isTrue(yield* eventually(other.forgetBatch("told"), { until: () => true }))
       assert.isFalse(yield* other.forgetBatch("told"))
     }))
@@ -186,13 +186,13 @@ export const batching = (it: It) => {
     Effect.gen(function*() {
       const { other, otherPool, pool, severOther, store, task } = yield* scene
       yield* store.addMany(specs(task, 3))
-      const take = other.batch({ pool: otherPool, tasks: [task], limit: 2, stream: "s" })
-      const look = Effect.scoped(Effect.map(store.batch({ pool, tasks: [task], limit: 3 }), ({ jobs }) => jobs.length))
-      yield* Effect.scoped(Effect.flatMap(take, (batch) => batch.settle([])))
+      const taking = take(other, { pool: otherPool, tasks: [task], limit: 2, stream: "s" })
+      const look = Effect.scoped(Effect.map(take(store, { pool, tasks: [task], limit: 3 }), ({ jobs }) => jobs.length))
+      yield* Effect.scoped(Effect.flatMap(taking, (batch) => batch.settle([])))
       assert.strictEqual(yield* look, 3)
-      yield* Effect.scoped(take)
+      yield* Effect.scoped(taking)
       assert.strictEqual(yield* look, 3)
-      yield* Effect.scoped(Effect.andThen(take, severOther))
+      yield* Effect.scoped(Effect.andThen(taking, severOther))
       yield* eventually(Effect.exit(other.forgetBatch("s")), { until: Exit.isSuccess })
       assert.strictEqual(yield* look, 3)
     }))
@@ -202,7 +202,7 @@ export const batching = (it: It) => {
       const { other, otherPool, pool, severOther, store, task } = yield* scene
       const added = yield* store.addMany(specs(task, 6, { key: undefined }))
       const batch = yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 6 })
+        const batch = yield* take(other, { pool: otherPool, tasks: [task], limit: 6 })
         yield* severOther
         return batch
       }))
@@ -251,7 +251,7 @@ export const batching = (it: It) => {
       const { pool, store, task } = yield* scene
       const [slow, fast] = yield* store.addMany(specs(task, 2))
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: [task], limit: 2 })
+        const batch = yield* take(store, { pool, tasks: [task], limit: 2 })
         assert.deepStrictEqual(yield* batch.promote([slow!.id]), new Set([slow!.id]))
         assert.deepInclude(yield* found(store, slow!.id), { state: "ready", attempts: 0 })
         yield* batch.settle([{ _tag: "Completed", id: fast!.id }])
@@ -265,7 +265,7 @@ export const batching = (it: It) => {
       const { pool, store, task } = yield* scene
       const jobs = yield* store.addMany(specs(task, 3))
       const scope = yield* Scope.make()
-      const batch = yield* Scope.provide(store.batch({ pool, tasks: [task], limit: 3 }), scope)
+      const batch = yield* Scope.provide(take(store, { pool, tasks: [task], limit: 3 }), scope)
       yield* batch.promote([jobs[0]!.id])
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(yield* all(store, task), jobs)
@@ -277,7 +277,7 @@ export const batching = (it: It) => {
       const { other, otherPool, pool, severOther, store, task } = yield* scene
       const jobs = yield* store.addMany(specs(task, 3))
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 3 })
+        const batch = yield* take(other, { pool: otherPool, tasks: [task], limit: 3 })
         yield* batch.promote([jobs[0]!.id])
         yield* severOther
         assert.strictEqual(
@@ -295,7 +295,7 @@ export const batching = (it: It) => {
       const { pool, store, task } = yield* scene
       yield* store.addMany(specs(task, 2))
       yield* Effect.scoped(Effect.gen(function*() {
-        yield* store.batch({ pool, tasks: [task], limit: 2 })
+        yield* take(store, { pool, tasks: [task], limit: 2 })
         yield* store.add(spec(task))
       }))
       assert.strictEqual(yield* store.count({ tasks: [task] }), 3)
@@ -306,7 +306,7 @@ export const batching = (it: It) => {
       const { pool, store, task } = yield* scene
       const [promoted, left] = yield* store.addMany([spec(task, { key: unique("key") }), spec(task)])
       const [first, second] = yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: [task], limit: 2 })
+        const batch = yield* take(store, { pool, tasks: [task], limit: 2 })
         const removals = [
           yield* Effect.forkDetach(store.remove({ key: promoted!.key! }), { startImmediately: true }),
           yield* Effect.forkDetach(store.remove({ id: left!.id }), { startImmediately: true })
@@ -333,7 +333,7 @@ export const batching = (it: It) => {
         let seen = 1
         while (seen > 0 || (yield* store.count({ tasks: [task], states: ["ready"] })) > 0) {
           seen = yield* Effect.scoped(Effect.gen(function*() {
-            const batch = yield* other.batch({ pool: otherPool, tasks: [task], limit: 9 })
+            const batch = yield* take(other, { pool: otherPool, tasks: [task], limit: 9 })
             got.push(...ids(batch.jobs))
             yield* batch.settle(batch.jobs.map(({ id }) => ({ _tag: "Completed", id })))
             return batch.jobs.length

@@ -8,7 +8,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Job from "../../src/Job.ts"
-import type { JobSpec, Store } from "../../src/JobStore.ts"
+import type { BatchRequest, JobSpec, Store } from "../../src/JobStore.ts"
 
 /** Two stores on one empty, migrated database. */
 export interface Shape {
@@ -48,6 +48,10 @@ export const spec = (task: string, options: Partial<JobSpec> = {}): JobSpec => (
 /** `count` jobs whose payloads are their places. */
 export const specs = (task: string, count: number, options: Partial<JobSpec> = {}): ReadonlyArray<JobSpec> =>
   Array.from({ length: count }, (_, place) => spec(task, { payload: String(place), ...options }))
+
+/** A batch whose jobs may be run. */
+export const take = (store: Store, request: BatchRequest) =>
+  Effect.flatMap(store.batch(request), (batch) => Effect.map(batch.start, (jobs) => ({ ...batch, jobs })))
 
 /** Registers a pool that stays alive for as long as the tests run. */
 export const makePool = Effect.fnUntraced(function*(store: Store, lease: Duration.Input = "1 hour") {

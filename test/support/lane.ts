@@ -18,6 +18,9 @@ export interface Lane {
     batch: Effect.Effect<JobStore.Batch, KongTaskError.KongTaskError, Scope.Scope>
   ) => Effect.Effect<JobStore.Batch, KongTaskError.KongTaskError, Scope.Scope>
   opened: (batch: JobStore.Batch) => JobStore.Batch
+  /** Told of each batch by its number: when its jobs may be run, and when it is over. */
+  begun: (batch: number, jobs: ReadonlyArray<JobStore.ClaimedJob>) => void
+  over: (batch: number) => void
   settle: (settle: JobStore.Store["settle"]) => JobStore.Store["settle"]
   /** Queue and worker on the database of the given client. */
   readonly layer: Layer.Layer<
@@ -30,21 +33,43 @@ export interface Lane {
 export const make = (): Lane => {
   const held = new Map<Job.JobId, number>()
   const requests: Array<JobStore.BatchRequest> = []
-  const count = (batch: JobStore.Batch, by: number) =>
-    Effect.sync(() => {
-      for (const { id } of batch.jobs) held.set(id, (held.get(id) ?? 0) + by)
-    })
+  let batches = 0
+
+  /** The batches of one scope, one after the other. */
+  const watch = Effect.fnUntraced(function*(request: JobStore.BatchRequest, first: JobStore.Batch) {
+    let end = () => {}
+    yield* Effect.addFinalizer(() => Effect.sync(() => end()))
+    const watchedBatch = (inner: JobStore.Batch): JobStore.Batch => {
+      const batch = lane.opened(inner)
+      return {
+        ...batch,
+        start: Effect.tap(batch.start, (jobs) =>
+          Effect.sync(() => {
+            const number = ++batches
+            for (const { id } of jobs) held.set(id, (held.get(id) ?? 0) + 1)
+            lane.begun(number, jobs)
+            end = () => {
+              end = () => {}
+              for (const { id } of jobs) held.set(id, held.get(id)! - 1)
+              lane.over(number)
+            }
+          })),
+        settle: (settlements, next) =>
+          Effect.map(batch.settle(settlements, next), (settled) => {
+            end()
+            if (settled.next === undefined) return settled
+            requests.push({ ...request, ...next })
+            return { ...settled, next: watchedBatch(settled.next) }
+          })
+      }
+    }
+    return watchedBatch(first)
+  })
   const watched = (store: JobStore.Store): JobStore.Store => ({
     ...store,
     batch: (request) => {
       requests.push(request)
-      return Effect.map(
-        Effect.tap(
-          Effect.suspend(() => lane.open(store.batch(request))),
-          (batch) => Effect.acquireRelease(count(batch, 1), () => count(batch, -1))
-        ),
-        (batch) => lane.opened(batch)
-      )
+      return Effect.flatMap(Effect.suspend(() => lane.open(store.batch(request))), (batch) => watch(request, batch))
     },
     settle: (pool, settlements, held) => lane.settle(store.settle)(pool, settlements, held),
     dedicated: Effect.map(store.dedicated, watched)
@@ -58,6 +83,8 @@ export const make = (): Lane => {
     requests,
     open: (batch) => batch,
     opened: (batch) => batch,
+    begun: () => {},
+    over: () => {},
     settle: (settle) => settle,
     layer: Layer.provide(Layer.mergeAll(Queue.Queue.layer(), Layer.fresh(Worker.Worker.layer)), store)
   }

@@ -1,12 +1,13 @@
-import type * as PgClient from "@effect/sql-pg/PgClient"
+import type * as PgPool from "@effect/sql-pg/PgPool"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
-import type { ClaimedJob, Store } from "../../JobStore.ts"
+import type { Batch, BatchRequest, ClaimedJob, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
+import { type LaneRow, toBatched, toLane } from "./claimed.ts"
 import { partition } from "./outcomes.ts"
-import { type BatchRow, toBatched } from "./rows.ts"
 import type * as Statements from "./statements.ts"
 
 /** How long a batch may take to end that nobody wants any more; the server ends it in the same time. */
@@ -17,15 +18,24 @@ type Methods = "batch" | "forgetBatch" | "settleLate"
 /** Jobs behind one that has failed before, or that has a single attempt, wait with it for a claim. */
 const mayBeHeld = (job: ClaimedJob): boolean => job.attempt === 1 && job.maxAttempts > 1
 
-/** Cheaper for both sides than an array parameter. */
-const arrayText = (items: ReadonlyArray<{ readonly id: JobId }>): string => `{${items.map(({ id }) => id).join(",")}}`
+type Wanted = Omit<BatchRequest, "pool" | "stream">
+/** A suspect, or the details of a job that has any. */
+interface NotedRow {
+  readonly id: JobId
+  readonly details: string | null
+}
+
+type Answer = Effect.Effect<ReadonlyArray<unknown>, KongTaskError>
+
+const noIds: ReadonlySet<JobId> = new Set()
 
 const toIds = (rows: ReadonlyArray<unknown>): ReadonlySet<JobId> =>
   new Set((rows as ReadonlyArray<{ readonly id: JobId }>).map(({ id }) => id))
 
 /** The part of the store that holds jobs by row locks. */
-export const make = ({ failure, run, sql, statements }: {
-  readonly sql: PgClient.PgClient
+export const make = ({ failure, run, sessions, statements }: {
+  /** A session is lent to one batch at a time, and sends statements before those ahead of them are answered. */
+  readonly sessions: PgPool.PgPool
   readonly statements: ReturnType<typeof Statements.make>
   readonly failure: (operation: string) => (error: SqlError) => KongTaskError
   readonly run: <Row extends object>(
@@ -35,96 +45,95 @@ export const make = ({ failure, run, sql, statements }: {
   ) => Effect.Effect<ReadonlyArray<Row>, KongTaskError>
 }): Pick<Store, Methods> => {
   return {
-    batch: Effect.fnUntraced(function*({ after, limit, pool, stream = pool, tasks }) {
-      const connection = yield* Effect.mapError(sql.reserve, failure("batch"))
-      const inBatch = (operation: string, text: string, params: ReadonlyArray<unknown> = []) =>
-        Effect.mapError(connection.execute(text, params, undefined), failure(operation))
+    batch: Effect.fnUntraced(function*(request) {
+      const { pool, stream = pool } = request
+      const session = yield* Effect.mapError(sessions.get, failure("batch"))
+      const inBatch = (operation: string, text: string, params: ReadonlyArray<unknown> = []): Answer =>
+        Effect.mapError(Effect.map(session.query(text, params), ({ rows }) => rows), failure(operation))
+      /** In one round trip. What follows a failed statement in its transaction fails too, and its commit is a rollback. */
+      const together = (...statements: ReadonlyArray<Answer>) =>
+        Effect.all(statements, { concurrency: statements.length })
+      const commit = inBatch("settle", "commit")
+      const begin = inBatch("batch", "begin isolation level read committed")
+      const forget = inBatch("batch", statements.forgetBatch, [stream])
 
       let isOpen = true
       let isNoted = false
       let isUsed = false
-      const commit = Effect.andThen(
-        inBatch("settle", "commit"),
-        Effect.sync(() => {
-          isOpen = false
-        })
-      )
+      const committed = Effect.sync(() => {
+        isOpen = false
+      })
       // What is given up has not ended badly, and whoever finds its jobs free must not find the note that names them. Of a
       // broken connection, and of a settle that has failed, only its owner knows.
       const giveUp = Effect.suspend((): Effect.Effect<unknown, KongTaskError> => {
-        if (!isOpen) return Effect.void
         const rollback = inBatch("batch", "rollback")
-        return isUsed || !isNoted
-          ? rollback
-          : Effect.catch(
-            Effect.andThen(inBatch("batch", statements.forgetBatch, [stream]), commit),
-            () => Effect.andThen(rollback, run("batch", statements.forgetBatch, [stream]))
-          )
-      })
-      yield* Effect.acquireRelease(
-        inBatch("batch", "begin isolation level read committed"),
-        () => Effect.ignore(Effect.timeoutOption(giveUp, givingUp))
-      )
-      const rows = after === undefined
-        ? inBatch("batch", statements.lockBatch, [tasks, limit])
-        : inBatch("batch", statements.lockMore, [
-          after.task,
-          after.priority,
-          Math.round(after.runAt * 1000),
-          after.id,
-          limit
-        ])
-      const read = (yield* rows) as ReadonlyArray<BatchRow>
-      const held = toBatched(read, after === undefined ? tasks : [after.task])
-      const inTheWay = held.findIndex((job) => !mayBeHeld(job))
-      let jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
-      if (jobs.length > 0) {
-        isNoted = true
-        const noted = yield* run<{ readonly id: JobId; readonly details: string | null }>(
-          "batch",
-          statements.noteBatch,
-          [
-            stream,
-            pool,
-            arrayText(jobs)
-          ]
+        return isUsed || !isNoted ? rollback : Effect.catch(
+          together(forget, commit),
+          () => Effect.andThen(rollback, run("batch", statements.forgetBatch, [stream]))
         )
-        const suspects = new Set<JobId>()
-        const details = new Map<JobId, string>()
-        for (const row of noted) {
-          if (row.details === null) suspects.add(row.id)
-          else details.set(row.id, row.details)
-        }
-        if (details.size > 0) {
-          for (const job of jobs) job.handOver(details.get(job.id))
-        }
-        if (suspects.size > 0) {
-          yield* inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
-          jobs = jobs.filter(({ id }) => !suspects.has(id))
-          // Nobody settles a batch without jobs, and the charge would be lost.
-          if (jobs.length === 0) {
-            yield* Effect.andThen(inBatch("batch", statements.forgetBatch, [stream]), commit)
-          }
-        }
-      }
-      return {
-        jobs,
-        isFull: jobs.length === limit,
-        size: read.reduce((size, { payload }) => size + payload.length, 0),
-        last: jobs.every((job) => job.task === jobs[0]?.task && job.priority === jobs[0]?.priority)
-          ? jobs.at(-1)?.place
-          : undefined,
-        promote: (ids) =>
-          Effect.suspend(() => {
-            isUsed = true
-            return Effect.map(inBatch("promote", statements.promote, [pool, ids]), toIds)
+      })
+      yield* Effect.addFinalizer(() =>
+        isOpen
+          ? Effect.timeoutOption(giveUp, givingUp).pipe(
+            Effect.orElseSucceed(Option.none),
+            // Whatever that session is doing, nobody else is to wait for it.
+            Effect.tap((answer) => Option.isNone(answer) ? sessions.invalidate(session) : Effect.void)
+          )
+          : Effect.void
+      )
+
+      const hold = ({ after, limit, tasks }: Wanted) =>
+        after === undefined
+          ? inBatch("batch", statements.holdBatch, [tasks, limit])
+          : inBatch("batch", statements.holdMore, [
+            after.task,
+            after.priority,
+            Math.round(after.runAt * 1000),
+            after.id,
+            limit
+          ])
+
+      /** The batch that the transaction holds. */
+      const toBatch = ({ after, limit, tasks }: Wanted, rows: ReadonlyArray<LaneRow>): Batch => {
+        const held = after === undefined ? toBatched(rows, tasks) : rows.flatMap((lane) => toLane(lane, after.task))
+        const inTheWay = held.findIndex((job) => !mayBeHeld(job))
+        const jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
+        return {
+          count: jobs.length,
+          size: rows.reduce((size, { payloads }) => size + payloads.length, 0),
+          last: jobs.length === limit && rows.length === 1 ? jobs.at(-1)?.place : undefined,
+          start: Effect.gen(function*() {
+            if (jobs.length === 0) return jobs
+            isNoted = true
+            const noted = yield* run<NotedRow>("batch", statements.noteBatch, [
+              stream,
+              pool,
+              `{${
+                jobs.length === held.length && rows.length === 1 ? rows[0]!.ids : jobs.map(({ id }) => id).join(",")
+              }}`
+            ])
+            if (noted.length === 0) return jobs
+            const details = new Map(noted.map((row) => [row.id, row.details]))
+            for (const job of jobs) job.handOver(details.get(job.id))
+            const suspects = new Set(noted.flatMap((row) => row.details === null ? [row.id] : []))
+            if (suspects.size === 0) return jobs
+            yield* inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
+            const others = jobs.filter(({ id }) => !suspects.has(id))
+            // Nobody settles a batch without jobs, and the charge would be lost.
+            if (others.length === 0) yield* Effect.andThen(together(forget, commit), committed)
+            return others
           }),
-        settle: (settlements) =>
-          Effect.suspend(() => {
+          promote: (ids) =>
+            Effect.suspend(() => {
+              isUsed = true
+              return Effect.map(inBatch("promote", statements.promote, [pool, ids]), toIds)
+            }),
+          settle: Effect.fnUntraced(function*(settlements, next) {
             isUsed = true
             const { cancelled, completed, endings, failures, fallible, kept, releases } = partition(settlements)
-            const written = completed.length === settlements.length
-              ? Effect.as(inBatch("settle", statements.completeBatch, [stream, arrayText(settlements)]), [])
+            const areAll = held.length > 0 && completed.length === held.length
+            const written = areAll
+              ? inBatch("settle", statements.completeHeld, [stream])
               : inBatch("settle", statements.settleBatch, [
                 stream,
                 pool,
@@ -136,9 +145,24 @@ export const make = ({ failure, run, sql, statements }: {
                 releases,
                 endings
               ])
-            return Effect.map(Effect.tap(written, () => commit), toIds)
+            const [answer, , , more] = yield* together(
+              written,
+              commit,
+              ...(next === undefined ? [] : [begin, hold(next)])
+            )
+            isOpen = next !== undefined
+            isNoted = false
+            isUsed = false
+            return {
+              refused: areAll ? noIds : toIds(answer!),
+              next: next === undefined ? undefined : toBatch(next, more as ReadonlyArray<LaneRow>)
+            }
           })
+        }
       }
+
+      const [, rows] = yield* together(begin, hold(request))
+      return toBatch(request, rows as ReadonlyArray<LaneRow>)
     }),
     forgetBatch: (stream) => Effect.map(run("settle", statements.forgetBatch, [stream]), (rows) => rows.length > 0),
     settleLate: Effect.fnUntraced(function*(pool, outcomes) {

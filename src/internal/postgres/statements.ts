@@ -191,14 +191,15 @@ export const make = (schema: string) => ({
       flags, details, contended, next_due_in
     from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])`,
 
-  /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. */
-  lockBatch: `
-    select id, task, payload, run_at, created_at, rest from ${schema}._private_kongtask_lock_batch($1::text[], $2::int)`,
+  /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. One row a lane. */
+  holdBatch: `
+    select task, priority, ids, payloads, run_at, created_at, rests
+    from ${schema}._private_kongtask_hold_batch($1::text[], $2::int)`,
 
   /** $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, inside an open transaction. */
-  lockMore: `
-    select id, task, payload, run_at, created_at, rest
-    from ${schema}._private_kongtask_lock_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int)`,
+  holdMore: `
+    select task, priority, ids, payloads, run_at, created_at, rests
+    from ${schema}._private_kongtask_hold_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int)`,
 
   /**
    * $1 stream, $2 pool, $3 ids as an array's text, outside the batch's transaction. One row a suspect, and one with its
@@ -225,8 +226,8 @@ export const make = (schema: string) => ({
       $9::json
     ) as claimed`,
 
-  /** $1 stream, $2 ids as an array's text. Inside a batch's transaction. */
-  completeBatch: `select ${schema}._private_kongtask_complete_batch($1::text, $2::text::int8[])::text`,
+  /** $1 stream, inside a batch's transaction: all of its jobs. */
+  completeHeld: `select ${schema}._private_kongtask_complete_held($1::text)::text`,
 
   /** $1 stream. One row when there was something noted. Waits for a settle of that stream in flight. */
   forgetBatch: `

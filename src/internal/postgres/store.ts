@@ -13,17 +13,16 @@ import { isEmbedded } from "../pglite/layer.ts"
 import * as Adding from "./adding.ts"
 import * as Administration from "./administration.ts"
 import * as Batches from "./batches.ts"
-import { derive } from "./client.ts"
+import { type ClaimedRow, toClaimed } from "./claimed.ts"
+import { derive, sessions } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import * as Observing from "./observing.ts"
 import { partition } from "./outcomes.ts"
 import {
-  type ClaimedRow,
   type DepthRow,
   type FailedAttemptRow,
   type JobRow,
   type StatsRow,
-  toClaimed,
   toDepths,
   toFailedAttempt,
   toJob,
@@ -37,8 +36,12 @@ import * as Transactional from "./transactional.ts"
 /** The channel that graphile-worker fixed: one for all schemas of a database. */
 const channel = "jobs:insert"
 
-/** Connections of a dedicated store: claims, settles and heartbeats do not wait for each other; one listens. */
-const dedicatedConnections = 4
+/**
+ * Connections of a dedicated store: two sessions for claims, settles and batches, of which no more than two are wanted at
+ * once; one listens; the last is for heartbeats and the rest, which wait for none of these.
+ */
+const sessionConnections = 2
+const otherConnections = 2
 
 type ClaimRow =
   | ClaimedRow & { readonly contended: null; readonly beat?: false }
@@ -84,6 +87,22 @@ const makeStore = Effect.fnUntraced(function*(
         : write
     )
 
+  const sessionPool = isEmbedded(client) ? undefined : yield* Effect.orDie(sessions(client, sessionConnections))
+
+  /** A statement of a worker's own sessions. What nobody waits for any more may still be running in its session. */
+  const runOnSession: typeof run = sessionPool === undefined || !isDedicated
+    ? run
+    : <Row extends object>(operation: string, text: string, params: ReadonlyArray<unknown>) =>
+      sessionPool.use((session) =>
+        session.query(text, params).pipe(
+          Effect.tapError((error) => isReadOnly(error) ? sessionPool.invalidate(session) : Effect.void),
+          Effect.onInterrupt(() => sessionPool.invalidate(session))
+        )
+      ).pipe(
+        Effect.map(({ rows }) => rows as unknown as ReadonlyArray<Row>),
+        Effect.mapError(failure(operation))
+      )
+
   const { add, addMany } = yield* Adding.make({ sql, statements })
 
   const claim: Store["claim"] = Effect.fnUntraced(function*({
@@ -95,14 +114,18 @@ const makeStore = Effect.fnUntraced(function*(
     start,
     tasks
   }) {
-    const rows = yield* run<ClaimRow | BeatRow>("claim", beat === true ? statements.claimAndBeat : statements.claim, [
-      pool,
-      tasks,
-      limit,
-      start ?? limit,
-      forbiddenFlags.length === 0 ? null : forbiddenFlags,
-      runs ?? null
-    ])
+    const rows = yield* runOnSession<ClaimRow | BeatRow>(
+      "claim",
+      beat === true ? statements.claimAndBeat : statements.claim,
+      [
+        pool,
+        tasks,
+        limit,
+        start ?? limit,
+        forbiddenFlags.length === 0 ? null : forbiddenFlags,
+        runs ?? null
+      ]
+    )
     const claimed: Array<ClaimedRow> = []
     const beats: Array<BeatRow> = []
     let contended = false
@@ -177,10 +200,10 @@ const makeStore = Effect.fnUntraced(function*(
         (rows) => Option.map(Option.fromNullishOr(rows[0]), toJob)
       )),
     claim,
-    ...(isEmbedded(client) ? noBatches : Batches.make({ sql, statements, failure, run })),
+    ...(sessionPool === undefined ? noBatches : Batches.make({ sessions: sessionPool, statements, failure, run })),
     settle: Effect.fnUntraced(function*(pool, settlements, held = []) {
       const { cancelled, completed, endings, failures, kept, releases } = partition(settlements)
-      const rows = yield* run<{ readonly id: Job.JobId }>("settle", statements.settle, [
+      const rows = yield* runOnSession<{ readonly id: Job.JobId }>("settle", statements.settle, [
         pool,
         kept.length === 0 ? completed : completed.concat(kept),
         cancelled,
@@ -248,7 +271,7 @@ const makeStore = Effect.fnUntraced(function*(
     ),
     scheduling: Scheduling.make({ schema, run, joinsOnlyOwn }),
     dedicated: Effect.flatMap(
-      Effect.mapError(derive(client, dedicatedConnections), failure("connect")),
+      Effect.mapError(derive(client, otherConnections), failure("connect")),
       (dedicated) => makeStore(dedicated, schema, true)
     )
   }

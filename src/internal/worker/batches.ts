@@ -7,6 +7,7 @@
  * go on with a claim of their own, written in the same transaction, and jobs that
  * have not started stay as they were.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -15,7 +16,7 @@ import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type { JobId } from "../../Job.ts"
-import type { Batch, ClaimedJob, Place, Settlement, Store } from "../../JobStore.ts"
+import type { Batch, BatchRequest, ClaimedJob, Place, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { machineMillis, withMachineClock } from "../clock.ts"
 import { answeredWithin } from "../deadline.ts"
@@ -28,9 +29,12 @@ import type { Outcome } from "./settler.ts"
 const budgetMillis = 30
 
 /** How long the streams go on before the other jobs get their claim: longer where a claim takes long. */
-const minPhaseMillis = 100
+const minPhaseMillis = 200
 const maxPhaseMillis = 1_000
-const claimsPerPhase = 10
+const claimsPerPhase = 20
+
+/** How soon they end for jobs that are announced meanwhile. */
+const wokenMillis = 100
 
 const maxBatch = 1_000
 
@@ -50,7 +54,29 @@ const answeredInTime = answeredWithin(Duration.seconds(5))
 const restMillis = 100
 const maxRestMillis = 10_000
 
-const nothing = () => Effect.void
+/** What is to be asked of the database, and when that was decided. */
+interface Wanted extends Omit<BatchRequest, "pool" | "stream"> {
+  readonly epoch: number
+}
+
+/** A batch that is held, and whose turn comes after the one before. */
+interface Opened {
+  readonly batch: Batch
+  readonly epoch: number
+  readonly turn: Effect.Effect<void>
+  /** Gives the turn to the next batch. */
+  readonly pass: Effect.Effect<void>
+}
+
+/** What is to be done when a batch's transaction is closed, unless another one was begun in its place. */
+interface Finished {
+  readonly afterwards: () => Effect.Effect<void, KongTaskError>
+  readonly next?: Batch | undefined
+  readonly opened?: Opened | undefined
+}
+
+const nothing = (): Effect.Effect<void, KongTaskError> => Effect.void
+const unfinished: Finished = { afterwards: nothing }
 
 const retrySchedule = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")])
 
@@ -70,6 +96,8 @@ export const make = (options: {
   readonly runners: ReadonlyMap<string, Runner>
   readonly jobs: Jobs
   readonly durations: Durations.Durations
+  /** Whether outcomes of claimed jobs are still to be recorded. */
+  readonly hasUnsettled: () => boolean
   /** Whether new jobs were announced since the last claim. */
   readonly isWoken: () => boolean
   readonly answered: <A, R>(statement: Effect.Effect<A, KongTaskError, R>) => Effect.Effect<A, KongTaskError, R>
@@ -82,8 +110,8 @@ export const make = (options: {
   readonly onDoubt: () => void
 }): Effect.Effect<Batches> =>
   Effect.sync(() => {
-    const { answered, durations, isWoken, jobs, offer, onDoubt, onSettled, onUnavailable, pool, runners, store } =
-      options
+    const { answered, durations, hasUnsettled, isWoken, jobs, offer, onDoubt, onSettled, onUnavailable } = options
+    const { pool, runners, store } = options
     const shortTasks = () =>
       [...runners].filter(([task, { mayBatch }]) => mayBatch && durations.short(task) !== undefined).map(([task]) =>
         task
@@ -91,14 +119,20 @@ export const make = (options: {
 
     // The payload of a job, on the average of the last batches.
     let payloadSize = maxSize / firstBatch
-    const weigh = ({ jobs, size }: Batch) => {
-      if (jobs.length > 0) payloadSize = (payloadSize + size / jobs.length) / 2
+    const weigh = ({ count, size }: Batch) => {
+      if (count > 0) payloadSize = (payloadSize + size / count) / 2
+    }
+    // Milliseconds a job of the last batches, all lanes together.
+    let pace: number | undefined
+    const time = (count: number, millis: number) => {
+      if (count > 0) pace = ((pace ?? millis / count) + millis / count) / 2
     }
 
     /** As many jobs as half of the budget is enough for, and as are not too large to be held together. */
     const sizeOf = (tasks: ReadonlyArray<string>, slots: number) => {
-      const longest = tasks.reduce((longest, task) => Math.max(longest, durations.short(task) ?? 0), 0.001)
-      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / payloadSize, slots * budgetMillis / 2 / longest)))
+      const longest = () => tasks.reduce((longest, task) => Math.max(longest, durations.short(task) ?? 0), 0.001)
+      const ready = budgetMillis / 2 / (pace ?? longest() / slots)
+      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / payloadSize, ready)))
     }
 
     // Where the last full batch ended: the next one need not walk over what that one has deleted. Only a hint: forgotten
@@ -119,83 +153,121 @@ export const make = (options: {
     let isBroken = false
     // What has ended in lost batches.
     const unrecorded: Array<Outcome> = []
+    // The slots in which batches run their handlers.
+    let inUse = 0
 
     const runPhase = Effect.fnUntraced(function*(claimMillis: number) {
       const start = machineMillis()
       const end = start + Math.min(maxPhaseMillis, Math.max(minPhaseMillis, claimsPerPhase * claimMillis))
       const hasTime = () => {
         const now = machineMillis()
-        return now < end && (now < start + minPhaseMillis || !isWoken())
+        return now < end && (now < start + wokenMillis || !isWoken())
       }
+      // One batch is opened at a time, for its jobs come after those of the one before, and so do its handlers.
       const opening = yield* Semaphore.make(1)
-      const turn = yield* Semaphore.make(1)
+      let lastTurn = yield* Latch.make(true)
       let isOver = false
       let ran = 0
       let hasFailed = false
       isBroken = false
-
       const held = new Set<JobId>()
-      const hold = (batch: ReadonlyArray<ClaimedJob>) =>
-        Effect.acquireRelease(
-          Effect.sync(() => {
-            for (const { id } of batch) held.add(id)
-          }),
-          () =>
-            Effect.sync(() => {
-              for (const { id } of batch) held.delete(id)
-            })
-        )
+
+      /** What the next batch is to be, if there is to be one. */
+      const wanted = (): Wanted | undefined => {
+        if (isOver || isBroken || isStopping || !hasTime()) return undefined
+        const tasks = shortTasks()
+        const slots = jobs.freeSlots() + inUse
+        return tasks.length === 0 || slots === 0 ? undefined : { tasks, limit: sizeOf(tasks, slots), after, epoch }
+      }
+
+      const opened = (batch: Batch, wanted: Wanted): Opened => {
+        weigh(batch)
+        after = batch.last
+        if (batch.count < wanted.limit && wanted.after === undefined) isOver = true
+        const before = lastTurn
+        const own = lastTurn = Latch.makeUnsafe(false)
+        return { batch, epoch: wanted.epoch, turn: before.await, pass: Effect.asVoid(own.open) }
+      }
 
       const stream = Effect.fnUntraced(function*(name: string) {
-        while (!isOver && !isBroken && !isStopping && hasTime()) {
-          const tasks = shortTasks()
-          const slots = jobs.freeSlots()
-          if (tasks.length === 0 || slots === 0) break
-          const limit = sizeOf(tasks, slots)
-          const afterwards = yield* Effect.scoped(Effect.gen(function*() {
-            let opened = epoch
-            let deadline = 0
-            // A turn is taken before another batch may be opened, whose jobs come after these.
-            const batch = yield* opening.withPermit(Effect.suspend(() => {
-              if (isBroken) return Effect.undefined
-              opened = epoch
-              const hint = after
-              return Effect.tap(
-                answeredInTime(store.batch({ pool, stream: name, tasks, limit, after: hint })),
-                (batch) => {
-                  weigh(batch)
-                  after = batch.isFull ? batch.last : undefined
-                  if (!batch.isFull && hint === undefined) isOver = true
-                  // From when its jobs are held: the way to the database is not the handlers' time.
-                  deadline = machineMillis() + budgetMillis
-                  return turn.take(1)
-                }
-              )
-            }))
-            if (batch === undefined) return nothing
-            // A job that another batch of this pool holds is free only because that one is lost, or has just been committed.
-            const isTwice = batch.jobs.some(({ id }) => held.has(id))
-            if (isTwice) isBroken = true
-            else yield* hold(batch.jobs)
-            const handled = Effect.gen(function*() {
-              if (batch.jobs.length === 0) return nothing
-              if (isTwice || opened !== epoch) {
+        let mine: ReadonlyArray<ClaimedJob> = []
+        const free = Effect.sync(() => {
+          for (const { id } of mine) held.delete(id)
+          mine = []
+        })
+
+        const open = opening.withPermit(Effect.suspend(() => {
+          const first = wanted()
+          return first === undefined ? Effect.undefined : Effect.flatMap(
+            answeredInTime(store.batch({ pool, stream: name, ...first })),
+            (batch) => Effect.succeed(opened(batch, first))
+          )
+        }))
+
+        /** With the next batch in the same round trip, if nobody else is about to open one. */
+        const finishAndGoOn = Effect.fnUntraced(function*(batch: Batch, work: Work) {
+          // Outcomes that wait for a session get this one.
+          if (work.running.size > 0 || hasUnsettled() || !(yield* opening.takeIfAvailable(1))) {
+            return yield* finish(batch, work, name, free)
+          }
+          return yield* Effect.ensuring(
+            Effect.gen(function*() {
+              const more = wanted()
+              const finished = yield* finish(batch, work, name, free, more)
+              return finished.next === undefined ? finished : { ...finished, opened: opened(finished.next, more!) }
+            }),
+            opening.release(1)
+          )
+        })
+
+        const runBatch = Effect.fnUntraced(function*({ batch, pass, turn, ...opened }: Opened) {
+          const work = yield* Effect.ensuring(
+            Effect.gen(function*() {
+              const batched = yield* answeredInTime(batch.start)
+              // From when its jobs are held: the way to the database is not the handlers' time.
+              const deadline = machineMillis() + budgetMillis
+              yield* turn
+              // A job that another batch of this pool holds is free only because that one is lost, or has just been committed.
+              if (batched.some(({ id }) => held.has(id))) isBroken = true
+              if (batched.length === 0 || isBroken) return unfinished
+              if (opened.epoch !== epoch) {
                 after = undefined
-                return nothing
+                return unfinished
               }
-              const work = yield* runHandlers(batch, deadline)
-              ran += batch.jobs.length - work.left
+              mine = batched
+              for (const { id } of mine) held.add(id)
+              const begun = machineMillis()
+              const work = yield* runHandlers(batched, deadline)
+              const ended = batched.length - work.left
+              time(ended, machineMillis() - begun)
+              ran += ended
               if (work.left === 0) return work
               return yield* Effect.ensuring(
-                finish(batch, work, name),
+                finish(batch, work, name, free),
                 Effect.sync(() => {
                   epoch++
                   after = undefined
                 })
               )
-            })
-            const work = yield* Effect.ensuring(handled, turn.release(1))
-            return typeof work === "function" ? work : yield* finish(batch, work, name)
+            }),
+            pass
+          )
+          return "running" in work ? yield* finishAndGoOn(batch, work) : work
+        })
+
+        let isOpening = true
+        while (isOpening) {
+          const afterwards = yield* Effect.scoped(Effect.gen(function*() {
+            yield* Effect.addFinalizer(() => free)
+            let opened: Opened | undefined = yield* open
+            isOpening = opened !== undefined
+            let afterwards = nothing
+            while (opened !== undefined) {
+              const finished: Finished = yield* runBatch(opened)
+              afterwards = finished.afterwards
+              opened = finished.opened
+            }
+            return afterwards
           }))
           yield* afterwards()
         }
@@ -208,6 +280,8 @@ export const make = (options: {
           Effect.catch(stream(name), (error) => {
             hasFailed = true
             isOver = true
+            // What is too large to be answered together comes alone.
+            payloadSize = maxSize
             return error.isTransient ? onUnavailable(error) : Effect.logWarning("A batch of jobs failed.", error)
           }),
         { concurrency: "unbounded", discard: true }
@@ -229,7 +303,10 @@ export const make = (options: {
       readonly cutLoose: (to: (outcome: Outcome | undefined) => void) => void
     }
 
-    const runHandlers = Effect.fnUntraced(function*(batch: Batch, deadline: number): Effect.fn.Return<Work> {
+    const runHandlers = Effect.fnUntraced(function*(
+      batched: ReadonlyArray<ClaimedJob>,
+      deadline: number
+    ): Effect.fn.Return<Work> {
       const running: Work["running"] = new Map()
       const outcomes: Array<Outcome> = []
       let deliver = (outcome: Outcome | undefined): void => {
@@ -238,26 +315,49 @@ export const make = (options: {
       let next = 0
       let isOpen = true
       const allDone = yield* Latch.make(false)
-      let lanes = Math.min(jobs.freeSlots(), batch.jobs.length)
+      let lanes = Math.min(jobs.freeSlots(), batched.length)
 
-      const lane = (own: { fiber: Fiber.Fiber<void> | undefined }) =>
-        Effect.gen(function*() {
-          let at = machineMillis()
-          while (isOpen && next < batch.jobs.length && at < deadline) {
-            const job = batch.jobs[next++]!
+      // One loop a lane, left only by an interruption or a defect, which costs one job its attempt and not the others theirs.
+      const lane = (own: { fiber: Fiber.Fiber<void> | undefined }): Effect.Effect<void> => {
+        let at = machineMillis()
+        let job: ClaimedJob
+        const ended = () => {
+          const now = machineMillis()
+          const millis = now - at
+          at = now
+          durations.observe(job.task, millis)
+          running.delete(job.id)
+          return millis
+        }
+        const attempts = Effect.whileLoop({
+          while: () => isOpen && next < batched.length && at < deadline,
+          body: () => {
+            job = batched[next++]!
             running.set(job.id, { job, fiber: () => own.fiber })
             jobs.begin(job)
-            const exit = yield* Effect.exit(Effect.interruptible(runners.get(job.task)!.attempt(job, pool)))
-            const now = machineMillis()
-            durations.observe(job.task, now - at)
-            const outcome = yield* jobs.conclude(job, exit, now - at)
-            running.delete(job.id)
-            deliver(outcome)
-            at = now
-          }
-          if (--lanes === 0) allDone.openUnsafe()
+            return runners.get(job.task)!.attempt(job, pool)
+          },
+          step: (ending) => deliver(jobs.concludeWith(job, ending, ended()))
         })
+        const all: Effect.Effect<void> = Effect.flatMap(Effect.exit(Effect.interruptible(attempts)), (exit) =>
+          Exit.isSuccess(exit)
+            ? Effect.void
+            : Effect.flatMap(jobs.conclude(job, Exit.failCause(exit.cause), ended()), (outcome) => {
+              deliver(outcome)
+              return Cause.hasInterrupts(exit.cause) ? Effect.void : all
+            }))
+        return Effect.andThen(
+          all,
+          Effect.sync(() => {
+            if (--lanes === 0) {
+              allDone.openUnsafe()
+            }
+          })
+        )
+      }
 
+      const slots = lanes
+      inUse += slots
       for (let index = lanes; index > 0; index--) {
         const own: { fiber: Fiber.Fiber<void> | undefined } = { fiber: undefined }
         own.fiber = jobs.inSlot(lane(own))
@@ -266,10 +366,11 @@ export const make = (options: {
         yield* Effect.timeoutOption(allDone.await, Duration.millis(Math.max(0, deadline - machineMillis())))
       }
       isOpen = false
+      inUse -= slots
       return {
         outcomes,
         running,
-        left: batch.jobs.length - next,
+        left: batched.length - next,
         cutLoose: (to) => {
           deliver = to
         }
@@ -286,7 +387,9 @@ export const make = (options: {
         tries++
         return answered(store.forgetBatch(stream))
       }).pipe(
-        Effect.tapError((error) => error.isTransient ? onUnavailable(error) : Effect.void),
+        Effect.tapError((error) =>
+          error.isTransient ? onUnavailable(error) : Effect.void
+        ),
         Effect.retry({ while: (error) => error.isTransient && !isStopping, schedule: retrySchedule }),
         // An earlier try may have taken it back itself.
         Effect.map((wasNoted) => !wasNoted && tries === 1),
@@ -302,14 +405,16 @@ export const make = (options: {
       })
 
     /**
-     * Writes what has become of a batch, and cuts loose the handlers that are still running. Answers what is to be done when
-     * the batch is closed.
+     * Writes what has become of a batch, and cuts loose the handlers that are still running. `onCommitted` comes before
+     * anything else.
      */
     const finish = Effect.fnUntraced(function*(
       batch: Batch,
       work: Work,
-      stream: string
-    ): Effect.fn.Return<() => Effect.Effect<void, KongTaskError>> {
+      stream: string,
+      onCommitted: Effect.Effect<void>,
+      next?: Wanted
+    ): Effect.fn.Return<Finished> {
       const loose = [...work.running.values()]
       const own = work.outcomes.splice(0)
       // What ends from now on waits for the commit, which decides where it belongs.
@@ -331,13 +436,14 @@ export const make = (options: {
         : batch.promote(loose.map(({ job }) => job.id))
       const settlements = own.map(({ settlement }): Settlement => settlement)
       const committed = yield* Effect.exit(
-        answeredInTime(Effect.all({ promoted: promote, refused: batch.settle(settlements) }))
+        answeredInTime(Effect.all({ promoted: promote, settled: batch.settle(settlements, next) }))
       )
       if (Exit.isSuccess(committed)) {
-        const { promoted, refused } = committed.value
+        yield* onCommitted
+        const { promoted, settled } = committed.value
         for (const outcome of own) {
           // What the database refuses for its content is for the settler to tell from the rest.
-          if (refused.has(outcome.job.id)) offer(outcome)
+          if (settled.refused.has(outcome.job.id)) offer(outcome)
           else onSettled(outcome, true)
         }
         late.forEach(offer)
@@ -345,13 +451,13 @@ export const make = (options: {
           if (outcome !== undefined) offer(outcome)
         })
         adopt((job) => promoted.has(job.id))
-        return nothing
+        return { afterwards: nothing, next: settled.next }
       }
       isBroken = true
       epoch++
       after = undefined
       adopt(() => false)
-      return Effect.fnUntraced(function*() {
+      const afterwards = Effect.fnUntraced(function*() {
         const isCommitted = yield* wasCommitted(stream)
         const route = (outcome: Outcome | undefined) => {
           if (isCommitted) onDoubt()
@@ -367,6 +473,7 @@ export const make = (options: {
         }
         return yield* Exit.asVoid(committed)
       })
+      return { afterwards }
     })
 
     let isStopping = false

@@ -72,6 +72,8 @@ export interface Jobs {
     exit: Exit.Exit<Ending>,
     millis: number
   ) => Effect.Effect<Outcome | undefined>
+  /** The same of a job that has ended by itself. */
+  readonly concludeWith: (job: ClaimedJob, ending: Ending, millis: number) => Outcome
   /** Treats the fiber that runs such a job as any other, from when the job is claimed. */
   readonly adopt: (id: JobId, fiber: Fiber.Fiber<void>) => void
   /** Interrupts these jobs, waits for their finalizers, and settles them as cancelled. */
@@ -208,11 +210,18 @@ export const make = Effect.fnUntraced(function*(options: {
       return ended
     })
 
+  const concludeWith = (job: ClaimedJob, { settlement }: Ending, millis: number): Outcome => {
+    started.delete(job.id)
+    outliving.delete(job.id)
+    cancelling.delete(job.id)
+    return { job, settlement, millis }
+  }
+
   const conclude = (job: ClaimedJob, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<Outcome | undefined> => {
+    if (Exit.isSuccess(exit)) return Effect.succeed(concludeWith(job, exit.value, millis))
     started.delete(job.id)
     const isLate = outliving.delete(job.id)
     const isCancelled = cancelling.delete(job.id)
-    if (Exit.isSuccess(exit)) return Effect.succeed({ job, settlement: exit.value.settlement, millis })
     if (isLate) {
       return Effect.map(runners.get(job.task)!.timedOut(job), ({ settlement }) => ({ job, settlement, millis }))
     }
@@ -317,6 +326,7 @@ export const make = Effect.fnUntraced(function*(options: {
     },
     begin,
     conclude,
+    concludeWith,
     adopt: (id, fiber) => {
       FiberMap.setUnsafe(fibers, id, fiber)
       if (outliving.has(id)) fiber.interruptUnsafe()

@@ -213,7 +213,9 @@ export const run = Effect.fnUntraced(function*(
       runners,
       jobs,
       durations,
-      isWoken: () => wake.isOpen(),
+      hasUnsettled: () => hasUnsettled(),
+      // Each outcome opens it when the end of all work is waited for.
+      isWoken: () => !once && wake.isOpen(),
       answered,
       onSettled,
       offer: settler.offer,
