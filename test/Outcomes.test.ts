@@ -8,7 +8,7 @@ import * as Reactivity from "effect/reactivity/Reactivity"
 import * as PostgresStore from "../src/internal/postgres/store.ts"
 import type * as Job from "../src/Job.ts"
 import type { JobSpec } from "../src/JobStore.ts"
-import { spec } from "./store/harness.ts"
+import { spec, take } from "./store/harness.ts"
 import * as Database from "./support/database.ts"
 
 const hour = 3_600_000
@@ -70,9 +70,9 @@ describe("a job with details", () => {
       ])
       const batched = yield* Effect.forEach([1, 2, 3, 4], () => add())
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: ["task"], limit: 10 })
+        const batch = yield* take(store, { pool, tasks: ["task"], limit: 10 })
         assert.deepStrictEqual(batch.jobs.map((job) => job.details?.retains), [true, true, true, true])
-        const refused = yield* batch.settle([
+        const { refused } = yield* batch.settle([
           { _tag: "Completed", id: batched[0]!.id, keep: { result: "[1]" } },
           { _tag: "Completed", id: batched[1]!.id },
           { _tag: "Cancelled", id: batched[2]!.id, reason: undefined },
@@ -98,7 +98,7 @@ describe("a job with details", () => {
       const first = yield* add()
       yield* store.add(spec("task"))
       yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* store.batch({ pool, tasks: ["task"], limit: 10 })
+        const batch = yield* take(store, { pool, tasks: ["task"], limit: 10 })
         yield* batch.settle(batch.jobs.map(({ id }) => ({ _tag: "Completed", id }) as const))
       }))
       assert.deepStrictEqual(yield* states, [[first.id, "completed"]])

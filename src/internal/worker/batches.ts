@@ -198,9 +198,9 @@ export const make = (options: {
 
         const open = opening.withPermit(Effect.suspend(() => {
           const first = wanted()
-          return first === undefined ? Effect.undefined : Effect.flatMap(
+          return first === undefined ? Effect.undefined : Effect.map(
             answeredInTime(store.batch({ pool, stream: name, ...first })),
-            (batch) => Effect.succeed(opened(batch, first))
+            (batch) => opened(batch, first)
           )
         }))
 
@@ -387,9 +387,7 @@ export const make = (options: {
         tries++
         return answered(store.forgetBatch(stream))
       }).pipe(
-        Effect.tapError((error) =>
-          error.isTransient ? onUnavailable(error) : Effect.void
-        ),
+        Effect.tapError((error) => error.isTransient ? onUnavailable(error) : Effect.void),
         Effect.retry({ while: (error) => error.isTransient && !isStopping, schedule: retrySchedule }),
         // An earlier try may have taken it back itself.
         Effect.map((wasNoted) => !wasNoted && tries === 1),

@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Tracer from "effect/Tracer"
-import type { Store, Swept } from "../../JobStore.ts"
+import type { Batch, Store, Swept } from "../../JobStore.ts"
 import type { PoolStatus } from "../../Worker.ts"
 import type { WorkerEvent } from "../../WorkerEvent.ts"
 import { machineMillis, machineTime } from "../clock.ts"
@@ -266,10 +266,24 @@ const observe = (
       : statement
 
   const sizes = { durable: Metrics.claimSize({ lane: "durable" }), fast: Metrics.claimSize({ lane: "fast" }) }
-  const took = (lane: keyof typeof sizes, jobs: ReadonlyArray<unknown>): Effect.Effect<void> => {
-    if (jobs.length > 0) sizes[lane].updateUnsafe(jobs.length, context)
-    return isTraced ? Effect.annotateCurrentSpan("kongtask.jobs", jobs.length) : Effect.void
+  const took = (lane: keyof typeof sizes, jobs: number): Effect.Effect<void> => {
+    if (jobs > 0) sizes[lane].updateUnsafe(jobs, context)
+    return isTraced ? Effect.annotateCurrentSpan("kongtask.jobs", jobs) : Effect.void
   }
+
+  const batchOf = (pool: string, batch: Batch): Batch => ({
+    ...batch,
+    settle: (settlements, next) =>
+      traced(
+        "kongtask settle",
+        { "kongtask.pool": pool, "kongtask.lane": "fast", "kongtask.jobs": settlements.length },
+        Effect.map(timed("settle", batch.settle(settlements, next)), (settled) => {
+          if (settled.next === undefined) return settled
+          if (settled.next.count > 0) sizes.fast.updateUnsafe(settled.next.count, context)
+          return { ...settled, next: batchOf(pool, settled.next) }
+        })
+      )
+  })
 
   return {
     ...store,
@@ -279,25 +293,15 @@ const observe = (
         { "kongtask.pool": request.pool, "kongtask.lane": "durable" },
         Effect.tap(timed("claim", store.claim(request)), ({ heartbeat, jobs }) => {
           if (heartbeat?.isAlive === true) beat(request.pool)
-          return took("durable", jobs)
+          return took("durable", jobs.length)
         })
       ),
     batch: (request) =>
       traced(
         "kongtask claim",
         { "kongtask.pool": request.pool, "kongtask.lane": "fast" },
-        Effect.tap(timed("claim", store.batch(request)), ({ jobs }) => took("fast", jobs))
-      ).pipe(
-        Effect.map((batch) => ({
-          ...batch,
-          settle: (settlements) =>
-            traced(
-              "kongtask settle",
-              { "kongtask.pool": request.pool, "kongtask.lane": "fast", "kongtask.jobs": settlements.length },
-              timed("settle", batch.settle(settlements))
-            )
-        }))
-      ),
+        Effect.tap(timed("claim", store.batch(request)), ({ count }) => took("fast", count))
+      ).pipe(Effect.map((batch) => batchOf(request.pool, batch))),
     settle: (pool, settlements, held) =>
       traced(
         "kongtask settle",
