@@ -4,7 +4,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, type Layer, Schema, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import { Queue, Scheduler, Task } from "kongtask"
+import { Queue, Scheduler, Task, Worker } from "kongtask"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -90,6 +90,8 @@ describe("worker --once", () => {
       })
       expect((yield* Cli.run(["worker", "--once", "--watch", "--tasks", tasks])).code).toBe(2)
       expect((yield* Cli.run(["worker", "--jobs", "0", "--tasks", tasks])).code).toBe(2)
+      const byNode = yield* Cli.run(["worker", "--tasks", tasks], { env: { KONGTASK_USE_NODE_TIME: "true" } })
+      expect(byNode).toMatchObject({ code: 3, stderr: expect.stringContaining("KONGTASK_USE_NODE_TIME") })
     }), 60_000)
 })
 
@@ -135,6 +137,25 @@ describe("signals", () => {
       yield* child.kill("SIGTERM")
       expect(yield* child.exit).toEqual({ code: null, signal: "SIGTERM" })
       expect((yield* Cli.json(["workers"])).answer).toMatchObject([{ isAlive: true, jobs: 1 }])
+    }))
+})
+
+describe("add --wait", () => {
+  test("prints the result of the job, whoever runs it, or why there is none", () =>
+    Effect.gen(function*() {
+      const Sum = Task.make("sum", { payload: Schema.Array(Schema.Finite), success: Schema.Finite })
+      yield* Worker.run({ tasks: [Greet, Sum], handleSignals: false }).pipe(
+        Effect.provide([
+          Greet.toLayer(({ name }) => name === "" ? Effect.die(new Error("nobody")) : Effect.void),
+          Sum.toLayer((numbers) => Effect.succeed(numbers.reduce((sum, each) => sum + each, 0)))
+        ]),
+        Effect.forkScoped
+      )
+      expect(yield* Cli.onDatabase(["add", "sum", "[1,2,3]", "--wait"])).toMatchObject({ code: 0, stdout: "6\n" })
+      expect((yield* Cli.onDatabase(["add", "greet", "{\"name\":\"Ada\"}", "--wait"])).stdout).toBe("null\n")
+      const failed = yield* Cli.onDatabase(["add", "greet", "{\"name\":\"\"}", "--wait", "--max-attempts", "1"])
+      expect(failed).toMatchObject({ code: 10, stdout: "", stderr: expect.stringContaining("has failed for good") })
+      expect((yield* Cli.onDatabase(["add", "sum", "-", "--wait"], { input: "[1]" })).code).toBe(2)
     }))
 })
 

@@ -15,13 +15,13 @@ import type * as Task from "../../Task.ts"
 import { toProblem } from "./failure.ts"
 import * as Files from "./files.ts"
 import * as Format from "./format.ts"
-import type { Output } from "./Output.ts"
+import { Output } from "./Output.ts"
 import { Problem } from "./problem.ts"
 import * as Progress from "./progress.ts"
 import type * as TaskCheck from "./taskCheck.ts"
 
 /** A task whose payload is any JSON. */
-export type Untyped = Task.Task<string, typeof Schema.Json, typeof Schema.Void, typeof Schema.Never>
+export type Untyped = Task.Task<string, typeof Schema.Json, typeof Schema.Json, typeof Schema.Never>
 
 const maxJobs = 1000
 const maxCharacters = 1024 * 1024
@@ -70,6 +70,7 @@ export const addLines = Effect.fnUntraced(function*(
   Problem | KongTaskError,
   Queue.Queue | FileSystem.FileSystem | Stdio.Stdio | Output | Scope.Scope
 > {
+  const output = yield* Output
   const progress = yield* Progress.make(`Adding ${task.name}`)
   const where = file === "-" ? "standard input" : file
   const state: State = { added: 0, chunk: [], characters: 0, inFlight: 0 }
@@ -123,6 +124,7 @@ export const addLines = Effect.fnUntraced(function*(
   return yield* Stream.runForEach(lines, take).pipe(
     Effect.andThen(flush),
     Effect.mapError((error) => withCount(error, state.added, state.inFlight)),
+    Effect.onInterrupt(() => output.note(`${Format.many(state.added, "job")} had been added.`)),
     Effect.map(() => state.added)
   )
 }, Effect.scoped)

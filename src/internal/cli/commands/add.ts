@@ -10,7 +10,7 @@ import * as Task from "../../../Task.ts"
 import * as Bulk from "../bulk.ts"
 import * as Connection from "../connection.ts"
 import * as Files from "../files.ts"
-import { duration, integer, orUndefined, time } from "../flags.ts"
+import { duration, integer, orUndefined, time, toggle } from "../flags.ts"
 import * as Format from "../format.ts"
 import { Output } from "../Output.ts"
 import { Problem, usage } from "../problem.ts"
@@ -39,6 +39,10 @@ const options = {
     Flag.withDescription("What to do when the key is taken"),
     orUndefined
   ),
+  retain: duration("retain").pipe(
+    Flag.withDescription("For how long the history keeps it when it has stopped, with its result"),
+    orUndefined
+  ),
   flags: Flag.String("flag").pipe(
     Flag.withMetavar("flag"),
     Flag.withDescription("A flag of the job; may be given several times"),
@@ -51,6 +55,7 @@ interface Request {
   readonly options: Job.Options
   /** Files and folders that the task is to be in. */
   readonly tasks: ReadonlyArray<string>
+  readonly wait: boolean
 }
 
 const checkOf = ({ task, tasks }: Request) =>
@@ -68,18 +73,41 @@ const addOne = Effect.fnUntraced(function*(request: Request, json: string, where
         ? `Quote it for the shell, as in kongtask add ${task.name} '{"name":"value"}', or use --file.`
         : undefined
     ))
-  const job = yield* Effect.gen(function*() {
+  yield* Effect.gen(function*() {
     const check = yield* checkOf(request)
     yield* Effect.mapError(check(payload), (problem) => invalid(Bulk.refused(problem)))
-    return yield* Queue.add(task, payload, options)
+    if (request.wait) return yield* addAndWait(request, payload)
+    const job = yield* Queue.add(task, payload, options)
+    yield* output.answer(encodeJob(job), output.line(`Added job ${job.id} (${job.task}, ${job.state}).`))
   }).pipe(Effect.scoped, Effect.provide(Connection.services))
-  yield* output.answer(encodeJob(job), output.line(`Added job ${job.id} (${job.task}, ${job.state}).`))
+})
+
+/** Adds a job and prints its result. */
+const addAndWait = Effect.fnUntraced(function*({ options, task }: Request, payload: Schema.Json) {
+  const output = yield* Output
+  const job = yield* Queue.add(task, payload, { ...options, retain: options.retain ?? "5 minutes" })
+  yield* output.note(`Added job ${job.id}; waiting for its end.`)
+  const result = yield* Queue.awaitResult(task, job).pipe(
+    Effect.catchTags({
+      JobFailed: ({ error }) =>
+        new Problem({
+          kind: "jobsFailed",
+          message: `Job ${job.id} has failed for good: ${error.split("\n", 1)[0]}`,
+          todo: `\`kongtask jobs show ${job.id}\` tells more.`
+        }),
+      // A task that answers nothing leaves no result.
+      ResultNotRetained: (error) => error.state === "completed" ? Effect.succeed(null) : error,
+      JobCancelled: ({ message }) => new Problem({ kind: "jobsFailed", message })
+    })
+  )
+  yield* output.line(JSON.stringify(result, undefined, 2))
 })
 
 /** A payload a line. */
 const addLines = Effect.fnUntraced(function*(request: Request, file: string) {
   const output = yield* Output
   const { options, task } = request
+  if (request.wait) return yield* usage("--wait is for one job.")
   if (options.jobKey !== undefined) {
     return yield* usage("--key is for one job: many with the same key would replace each other.")
   }
@@ -104,13 +132,14 @@ export const add = Command.make("add", {
     Flag.withDescription("Read the payload from a file; of .jsonl and .ndjson each line is one"),
     orUndefined
   ),
+  wait: toggle("wait").pipe(Flag.withDescription("Wait for its end, and print its result")),
   tasks: Flag.String("tasks").pipe(
     Flag.withMetavar("file-or-folder"),
     Flag.withDescription("Add nothing unless the task is there, and takes the payload"),
     Flag.atLeast(0)
   ),
   ...options
-}, ({ file, flags, payload: given, task: name, tasks, ...rest }) =>
+}, ({ file, flags, payload: given, task: name, tasks, wait, ...rest }) =>
   Effect.gen(function*() {
     const payload = Option.getOrUndefined(given)
     if (payload !== undefined && file !== undefined) {
@@ -120,9 +149,10 @@ export const add = Command.make("add", {
       return yield* usage("--delay and --run-at exclude each other.")
     }
     const request: Request = {
-      task: Task.make(name, { payload: Schema.Json }),
+      task: Task.make(name, { payload: Schema.Json, success: Schema.Json }),
       options: { ...rest, flags: flags.length === 0 ? undefined : flags },
-      tasks
+      tasks,
+      wait
     }
     if (payload === "-") return yield* addLines(request, "-")
     if (file !== undefined && (file === "-" || isLines(file))) return yield* addLines(request, file)
