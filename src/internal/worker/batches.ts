@@ -7,7 +7,6 @@
  * go on with a claim of their own, written in the same transaction, and jobs that
  * have not started stay as they were.
  */
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -21,6 +20,7 @@ import type { KongTaskError } from "../../KongTaskError.ts"
 import { machineMillis, withMachineClock } from "../clock.ts"
 import { answeredWithin } from "../deadline.ts"
 import type { Runner } from "./attempt.ts"
+import * as Handlers from "./batchHandlers.ts"
 import type * as Durations from "./durations.ts"
 import type { Jobs } from "./jobs.ts"
 import type { Outcome } from "./settler.ts"
@@ -64,8 +64,8 @@ interface Opened {
   readonly batch: Batch
   readonly epoch: number
   readonly turn: Effect.Effect<void>
-  /** Gives the turn to the next batch. */
-  readonly pass: Effect.Effect<void>
+  /** Gives the turn to the next batch; never before it has come. */
+  readonly pass: Effect.Effect<unknown>
 }
 
 /** What is to be done when a batch's transaction is closed, unless another one was begun in its place. */
@@ -153,8 +153,7 @@ export const make = (options: {
     let isBroken = false
     // What has ended in lost batches.
     const unrecorded: Array<Outcome> = []
-    // The slots in which batches run their handlers.
-    let inUse = 0
+    const handlers = Handlers.make({ durations, jobs, pool, runners })
 
     const runPhase = Effect.fnUntraced(function*(claimMillis: number) {
       const start = machineMillis()
@@ -176,7 +175,7 @@ export const make = (options: {
       const wanted = (): Wanted | undefined => {
         if (isOver || isBroken || isStopping || !hasTime()) return undefined
         const tasks = shortTasks()
-        const slots = jobs.freeSlots() + inUse
+        const slots = jobs.freeSlots() + handlers.inUse()
         return tasks.length === 0 || slots === 0 ? undefined : { tasks, limit: sizeOf(tasks, slots), after, epoch }
       }
 
@@ -186,7 +185,7 @@ export const make = (options: {
         if (batch.count < wanted.limit && wanted.after === undefined) isOver = true
         const before = lastTurn
         const own = lastTurn = Latch.makeUnsafe(false)
-        return { batch, epoch: wanted.epoch, turn: before.await, pass: Effect.asVoid(own.open) }
+        return { batch, epoch: wanted.epoch, turn: before.await, pass: Effect.andThen(before.await, own.open) }
       }
 
       const stream = Effect.fnUntraced(function*(name: string) {
@@ -205,7 +204,7 @@ export const make = (options: {
         }))
 
         /** With the next batch in the same round trip, if nobody else is about to open one. */
-        const finishAndGoOn = Effect.fnUntraced(function*(batch: Batch, work: Work) {
+        const finishAndGoOn = Effect.fnUntraced(function*(batch: Batch, work: Handlers.Work) {
           // Outcomes that wait for a session get this one.
           if (work.running.size > 0 || hasUnsettled() || !(yield* opening.takeIfAvailable(1))) {
             return yield* finish(batch, work, name, free)
@@ -237,7 +236,7 @@ export const make = (options: {
               mine = batched
               for (const { id } of mine) held.add(id)
               const begun = machineMillis()
-              const work = yield* runHandlers(batched, deadline)
+              const work = yield* handlers.run(batched, deadline)
               const ended = batched.length - work.left
               time(ended, machineMillis() - begun)
               ran += ended
@@ -294,89 +293,6 @@ export const make = (options: {
       }
     })
 
-    /** What the handlers of a batch have done so far, and what they are doing. */
-    interface Work {
-      readonly outcomes: Array<Outcome>
-      readonly running: Map<JobId, { readonly job: ClaimedJob; readonly fiber: () => Fiber.Fiber<void> | undefined }>
-      readonly left: number
-      /** From now on outcomes do not belong to the batch; nor does it when there is none. */
-      readonly cutLoose: (to: (outcome: Outcome | undefined) => void) => void
-    }
-
-    const runHandlers = Effect.fnUntraced(function*(
-      batched: ReadonlyArray<ClaimedJob>,
-      deadline: number
-    ): Effect.fn.Return<Work> {
-      const running: Work["running"] = new Map()
-      const outcomes: Array<Outcome> = []
-      let deliver = (outcome: Outcome | undefined): void => {
-        if (outcome !== undefined) outcomes.push(outcome)
-      }
-      let next = 0
-      let isOpen = true
-      const allDone = yield* Latch.make(false)
-      let lanes = Math.min(jobs.freeSlots(), batched.length)
-
-      // One loop a lane, left only by an interruption or a defect, which costs one job its attempt and not the others theirs.
-      const lane = (own: { fiber: Fiber.Fiber<void> | undefined }): Effect.Effect<void> => {
-        let at = machineMillis()
-        let job: ClaimedJob
-        const ended = () => {
-          const now = machineMillis()
-          const millis = now - at
-          at = now
-          durations.observe(job.task, millis)
-          running.delete(job.id)
-          return millis
-        }
-        const attempts = Effect.whileLoop({
-          while: () => isOpen && next < batched.length && at < deadline,
-          body: () => {
-            job = batched[next++]!
-            running.set(job.id, { job, fiber: () => own.fiber })
-            jobs.begin(job)
-            return runners.get(job.task)!.attempt(job, pool)
-          },
-          step: (ending) => deliver(jobs.concludeWith(job, ending, ended()))
-        })
-        const all: Effect.Effect<void> = Effect.flatMap(Effect.exit(Effect.interruptible(attempts)), (exit) =>
-          Exit.isSuccess(exit)
-            ? Effect.void
-            : Effect.flatMap(jobs.conclude(job, Exit.failCause(exit.cause), ended()), (outcome) => {
-              deliver(outcome)
-              return Cause.hasInterrupts(exit.cause) ? Effect.void : all
-            }))
-        return Effect.andThen(
-          all,
-          Effect.sync(() => {
-            if (--lanes === 0) {
-              allDone.openUnsafe()
-            }
-          })
-        )
-      }
-
-      const slots = lanes
-      inUse += slots
-      for (let index = lanes; index > 0; index--) {
-        const own: { fiber: Fiber.Fiber<void> | undefined } = { fiber: undefined }
-        own.fiber = jobs.inSlot(lane(own))
-      }
-      if (lanes > 0) {
-        yield* Effect.timeoutOption(allDone.await, Duration.millis(Math.max(0, deadline - machineMillis())))
-      }
-      isOpen = false
-      inUse -= slots
-      return {
-        outcomes,
-        running,
-        left: batched.length - next,
-        cutLoose: (to) => {
-          deliver = to
-        }
-      }
-    })
-
     /**
      * Whether a batch was committed although its answer was lost: its note is gone then. Waits for a commit that is still
      * in flight. Until the note is taken back, others would take its jobs for the cause of a crash.
@@ -408,7 +324,7 @@ export const make = (options: {
      */
     const finish = Effect.fnUntraced(function*(
       batch: Batch,
-      work: Work,
+      work: Handlers.Work,
       stream: string,
       onCommitted: Effect.Effect<void>,
       next?: Wanted

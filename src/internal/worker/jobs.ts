@@ -133,7 +133,14 @@ export const make = Effect.fnUntraced(function*(options: {
     measuredAt = now
   }
 
-  const started = new Map<JobId, { readonly task: string; readonly at: number; readonly deadline: number }>()
+  interface Started {
+    readonly task: string
+    readonly at: number
+    readonly deadline: number
+    /** Which may have been replaced since. */
+    readonly runner: Runner | undefined
+  }
+  const started = new Map<JobId, Started>()
   const runs = Runs.make((id) => started.has(id))
   const fibers = yield* FiberMap.make<JobId, void, never>()
   const fork = yield* FiberMap.runtime(fibers)<never>()
@@ -219,11 +226,12 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const conclude = (job: ClaimedJob, exit: Exit.Exit<Ending>, millis: number): Effect.Effect<Outcome | undefined> => {
     if (Exit.isSuccess(exit)) return Effect.succeed(concludeWith(job, exit.value, millis))
+    const runner = started.get(job.id)?.runner
     started.delete(job.id)
     const isLate = outliving.delete(job.id)
     const isCancelled = cancelling.delete(job.id)
-    if (isLate) {
-      return Effect.map(runners.get(job.task)!.timedOut(job), ({ settlement }) => ({ job, settlement, millis }))
+    if (isLate && runner !== undefined) {
+      return Effect.map(runner.timedOut(job), ({ settlement }) => ({ job, settlement, millis }))
     }
     const settlement: Settlement | undefined = isCancelled
       ? cancellation(job)
@@ -240,8 +248,9 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const begin = (job: ClaimedJob) => {
     const at = nowMillis()
-    const deadline = at + (runners.get(job.task)?.timeoutMillis ?? Infinity)
-    started.set(job.id, { task: job.task, at, deadline })
+    const runner = runners.get(job.task)
+    const deadline = at + (runner?.timeoutMillis ?? Infinity)
+    started.set(job.id, { task: job.task, at, deadline, runner })
     if (deadline < nextDeadline) {
       nextDeadline = deadline
       hasEarlier.openUnsafe()
