@@ -3,18 +3,15 @@
  * outcomes, and by a store that takes the time of its statements. Nothing of it
  * is done for a single job but the update of two series that are kept ready.
  */
-import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
-import * as Tracer from "effect/Tracer"
-import type { Batch, Store, Swept } from "../../JobStore.ts"
+import type { Store, Swept } from "../../JobStore.ts"
 import type { PoolStatus } from "../../Worker.ts"
 import type { WorkerEvent } from "../../WorkerEvent.ts"
 import { machineMillis, machineTime } from "../clock.ts"
 import * as Metrics from "../metrics.ts"
+import * as Observed from "./observed.ts"
 import type { Outcome } from "./settler.ts"
 
 type Status =
@@ -40,8 +37,6 @@ const makeSeries = (task: string): TaskSeries => ({
   retryAttempts: Metrics.retryAttempts({ task_type: task }),
   decodeErrors: Metrics.payloadDecodeErrors({ task_type: task })
 })
-
-type Operation = "claim" | "settle" | "heartbeat" | "sweep" | "release"
 
 interface PoolRecord extends Omit<PoolStatus, "silent"> {
   state: PoolStatus["state"]
@@ -85,8 +80,8 @@ const statusOf = ({ settlement }: Outcome, isRecorded: boolean): Status => {
   }
 }
 
-/** Updates the metrics of the registry in this context. */
-export const make = (context: Context.Context<never>): Recorder => {
+/** Counts outcomes, by task. */
+const makeOutcomes = (context: Context.Context<never>): Recorder["settled"] => {
   const tasks = new Map<string, TaskSeries>()
   const seriesOf = (task: string): TaskSeries => {
     const series = makeSeries(task)
@@ -94,7 +89,7 @@ export const make = (context: Context.Context<never>): Recorder => {
     return series
   }
 
-  const settled: Recorder["settled"] = (outcome, isRecorded) => {
+  return (outcome, isRecorded) => {
     const { job, millis, settlement } = outcome
     const series = tasks.get(job.task) ?? seriesOf(job.task)
     const status = statusOf(outcome, isRecorded)
@@ -105,7 +100,10 @@ export const make = (context: Context.Context<never>): Recorder => {
     if (status === "retried") series.retryAttempts.updateUnsafe(job.attempt, context)
     if (settlement.record?.tag === "InvalidPayload") series.decodeErrors.updateUnsafe(1, context)
   }
+}
 
+/** Which pools are running. */
+const makePools = (context: Context.Context<never>) => {
   const pools = new Map<string, PoolRecord>()
   const states = { running: Metrics.pools({ state: "running" }), stopping: Metrics.pools({ state: "stopping" }) }
   const listening = Metrics.pools({ state: "listening" })
@@ -153,6 +151,28 @@ export const make = (context: Context.Context<never>): Recorder => {
     Metric.removeUnsafe(pool.leaseSeconds, context)
   }
 
+  const beat = (id: string) => {
+    const pool = pools.get(id)
+    if (pool === undefined) return
+    pool.confirmedAt = machineMillis()
+    pool.heartbeat.updateUnsafe(machineTime() / 1_000, context)
+  }
+
+  const statuses = (): ReadonlyArray<PoolStatus> =>
+    Array.from(pools.values(), ({ confirmedAt, id, isListening, lease, state, tasks }) => ({
+      id,
+      tasks,
+      state,
+      isListening,
+      lease,
+      silent: Duration.millis(machineMillis() - confirmedAt)
+    }))
+
+  return { start, listen, stop, end, beat, statuses, find: (id: string) => pools.get(id) }
+}
+
+/** What goes wrong, and what is done about it. */
+const makeTroubles = (context: Context.Context<never>) => {
   const troubles = {
     DatabaseUnavailable: Metrics.trouble({ kind: "database" }),
     ListenFailed: Metrics.trouble({ kind: "listen" }),
@@ -170,22 +190,30 @@ export const make = (context: Context.Context<never>): Recorder => {
     recovered.failed.updateUnsafe(failed, context)
   }
 
+  return { troubles, recover }
+}
+
+/** Updates the metrics of the registry in this context. */
+export const make = (context: Context.Context<never>): Recorder => {
+  const pools = makePools(context)
+  const { recover, troubles } = makeTroubles(context)
+
   const told: Recorder["told"] = (event, settings) => {
-    const pool = pools.get(event.pool)
+    const pool = pools.find(event.pool)
     switch (event._tag) {
       case "PoolStarted":
-        return start(event.pool, event.tasks, settings)
+        return pools.start(event.pool, event.tasks, settings)
       case "PoolListening":
-        return pool && listen(pool, true)
+        return pool && pools.listen(pool, true)
       case "PoolStopping":
-        return pool && stop(pool)
+        return pool && pools.stop(pool)
       case "PoolStopped":
-        return pool && end(pool)
+        return pool && pools.end(pool)
       case "ListenFailed":
-        if (pool !== undefined) listen(pool, false)
+        if (pool !== undefined) pools.listen(pool, false)
         return troubles.ListenFailed.updateUnsafe(1, context)
       case "PoolLost":
-        if (pool !== undefined) end(pool)
+        if (pool !== undefined) pools.end(pool)
         return troubles.PoolLost.updateUnsafe(1, context)
       case "DatabaseUnavailable":
       case "PoolBlocked":
@@ -197,123 +225,10 @@ export const make = (context: Context.Context<never>): Recorder => {
     }
   }
 
-  const beat = (id: string) => {
-    const pool = pools.get(id)
-    if (pool === undefined) return
-    pool.confirmedAt = machineMillis()
-    pool.heartbeat.updateUnsafe(machineTime() / 1_000, context)
-  }
-
   return {
-    settled,
+    settled: makeOutcomes(context),
     told,
-    observe: (store, workerContext) => observe(store, workerContext, context, beat),
-    statuses: () =>
-      Array.from(pools.values(), ({ confirmedAt, id, isListening, lease, state, tasks }) => ({
-        id,
-        tasks,
-        state,
-        isListening,
-        lease,
-        silent: Duration.millis(machineMillis() - confirmedAt)
-      }))
-  }
-}
-
-const observe = (
-  store: Store,
-  workerContext: Context.Context<never>,
-  context: Context.Context<never>,
-  beat: (pool: string) => void
-): Store => {
-  // A span that nobody sees costs as much as one that somebody does.
-  const isTraced = Context.get(workerContext, Tracer.Tracer) !== Context.get(Context.empty(), Tracer.Tracer)
-
-  const series = (operation: Operation) => ({
-    success: Metrics.operations({ operation, status: "success" }),
-    failure: Metrics.operations({ operation, status: "failure" }),
-    duration: Metrics.operationDuration({ operation })
-  })
-  const all: Record<Operation, ReturnType<typeof series>> = {
-    claim: series("claim"),
-    settle: series("settle"),
-    heartbeat: series("heartbeat"),
-    sweep: series("sweep"),
-    release: series("release")
-  }
-
-  const timed = <A, E, R>(operation: Operation, statement: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.suspend(() => {
-      const startedAt = machineMillis()
-      const { duration, failure, success } = all[operation]
-      return Effect.onExit(statement, (exit) => {
-        if (Exit.isSuccess(exit) || !Cause.hasInterruptsOnly(exit.cause)) {
-          duration.updateUnsafe((machineMillis() - startedAt) / 1_000, context)
-          const counter = Exit.isSuccess(exit) ? success : failure
-          counter.updateUnsafe(1, context)
-        }
-        return Effect.void
-      })
-    })
-
-  const traced = <A, E, R>(
-    name: string,
-    attributes: Readonly<Record<string, unknown>>,
-    statement: Effect.Effect<A, E, R>
-  ): Effect.Effect<A, E, R> =>
-    isTraced
-      ? Effect.withSpan(statement, name, { kind: "client", attributes }) as Effect.Effect<A, E, R>
-      : statement
-
-  const sizes = { durable: Metrics.claimSize({ lane: "durable" }), fast: Metrics.claimSize({ lane: "fast" }) }
-  const took = (lane: keyof typeof sizes, jobs: number): Effect.Effect<void> => {
-    if (jobs > 0) sizes[lane].updateUnsafe(jobs, context)
-    return isTraced ? Effect.annotateCurrentSpan("kongtask.jobs", jobs) : Effect.void
-  }
-
-  const batchOf = (pool: string, batch: Batch): Batch => ({
-    ...batch,
-    settle: (settlements, next) =>
-      traced(
-        "kongtask settle",
-        { "kongtask.pool": pool, "kongtask.lane": "fast", "kongtask.jobs": settlements.length },
-        Effect.map(timed("settle", batch.settle(settlements, next)), (settled) => {
-          if (settled.next === undefined) return settled
-          if (settled.next.count > 0) sizes.fast.updateUnsafe(settled.next.count, context)
-          return { ...settled, next: batchOf(pool, settled.next) }
-        })
-      )
-  })
-
-  return {
-    ...store,
-    claim: (request) =>
-      traced(
-        "kongtask claim",
-        { "kongtask.pool": request.pool, "kongtask.lane": "durable" },
-        Effect.tap(timed("claim", store.claim(request)), ({ heartbeat, jobs }) => {
-          if (heartbeat?.isAlive === true) beat(request.pool)
-          return took("durable", jobs.length)
-        })
-      ),
-    batch: (request) =>
-      traced(
-        "kongtask claim",
-        { "kongtask.pool": request.pool, "kongtask.lane": "fast" },
-        Effect.tap(timed("claim", store.batch(request)), ({ count }) => took("fast", count))
-      ).pipe(Effect.map((batch) => batchOf(request.pool, batch))),
-    settle: (pool, settlements, held) =>
-      traced(
-        "kongtask settle",
-        { "kongtask.pool": pool, "kongtask.lane": "durable", "kongtask.jobs": settlements.length },
-        timed("settle", store.settle(pool, settlements, held))
-      ),
-    heartbeat: (pool) =>
-      Effect.tap(timed("heartbeat", store.heartbeat(pool)), ({ isAlive }) => {
-        if (isAlive) beat(pool)
-        return Effect.void
-      }),
-    sweep: (lease) => timed("sweep", store.sweep(lease)),
-    releasePools: (pools) => timed("release", store.releasePools(pools))
+    observe: (store, workerContext) => Observed.make({ store, workerContext, context, onBeat: pools.beat }),
+    statuses: pools.statuses
   }
 }
