@@ -73,7 +73,9 @@ export class InvalidConfigurationFile extends Schema.TaggedError<InvalidConfigur
   readonly isTransient = false
   override get message(): string {
     return this.issues.map(({ column, line, problem }) =>
-      `${[this.file, line, column].filter((part) => part !== undefined).join(":")}: ${problem}.`
+      `${[this.file, line, column].filter((part) => part !== undefined).join(":")}: ${problem}${
+        problem.endsWith("?") ? "" : "."
+      }`
     ).join("\n")
   }
 }

@@ -162,12 +162,12 @@ describe("a configuration file that is wrong", () => {
     "an unknown key": [
       "kongtask.config.yaml",
       "jobs: 3\nscheme: x\n",
-      "kongtask.config.yaml:2:1: \"scheme\" is no setting; did you mean \"schema\"?."
+      "kongtask.config.yaml:2:1: \"scheme\" is no setting; did you mean \"schema\"?"
     ],
     "a key written otherwise": [
       "kongtask.config.toml",
       "max_pool_size = 5\n",
-      "kongtask.config.toml:1:1: \"max_pool_size\" is no setting; did you mean \"maxPoolSize\"?."
+      "kongtask.config.toml:1:1: \"max_pool_size\" is no setting; did you mean \"maxPoolSize\"?"
     ],
     "a key like no other": [
       "kongtask.config.json",

@@ -26,6 +26,14 @@ const names = Effect.fnUntraced(function*(files: Files, paths: ReadonlyArray<str
 
 const ok = "export default () => {}\n"
 
+describe("docs/tasks.md", () => {
+  it("has every reason of a TaskLoaderError", () => {
+    const page = Fs.readFileSync(new URL("../docs/tasks.md", import.meta.url), "utf8")
+    const reasons = [...page.matchAll(/^\| `([A-Z]\w+[a-z])` +\|/gm)].map(([, reason]) => reason)
+    expect(reasons).toEqual(TaskLoader.Issue.fields.reason.literals)
+  })
+})
+
 describe("which files are tasks", () => {
   test(
     "each file of a folder and below, by its path, whatever kind of module",
@@ -169,6 +177,11 @@ describe("a file that is wrong", () => {
           "export default Task.make(\"a\").toLayer(Effect.fail(new Error(\"no mail server\")))\n"
       },
       /which cannot be built: no mail server/
+    ],
+    "exports a task with a name that is too long": [
+      { "tasks.js": `export default { ["x".repeat(129)]: () => {} }\n` },
+      /^tasks\.js exports a task, as x+, whose name must have at most 128 characters, not 129\.$/,
+      ["tasks.js"]
     ],
     "exports options that are none": [
       { "tasks/a.ts": `${ok}export const options = "fast"\n` },

@@ -3,6 +3,7 @@ import { Effect, Schema, type Scope } from "effect"
 import { Queue, Task } from "kongtask"
 import * as Fs from "node:fs"
 import { TestDatabase } from "./support/database.ts"
+import { eventually } from "./support/events.ts"
 import { type Files, makeProject, writeFiles } from "./support/files.ts"
 import * as Test from "./support/kongtask.ts"
 import { spawnScript } from "./support/process.ts"
@@ -13,12 +14,12 @@ const test = (
 ) => it.live(name, () => Effect.scoped(effect).pipe(Effect.provide(Test.layer())), 60_000)
 
 /** A process that watches the folder `tasks` of a project with these files. */
-const watching = Effect.fnUntraced(function*(files: Files) {
+const watching = Effect.fnUntraced(function*(files: Files, env: Readonly<Record<string, string>> = {}) {
   const folder = yield* makeProject(files)
   const { url } = yield* TestDatabase
   const child = yield* spawnScript(new URL("fixtures/loader.ts", import.meta.url), {
     args: [`${folder}/tasks`],
-    env: { DATABASE_URL: url }
+    env: { DATABASE_URL: url, ...env }
   })
   return {
     ...child,
@@ -155,6 +156,50 @@ export default Typed.toLayer(Effect.gen(function*() {
       yield* child.line("released v2")
       yield* child.line("closed")
       expect((yield* child.exit).code).toBe(130)
+    })
+  )
+
+  const sleeps = "#!/bin/sh\ncd ..\nsleep 1000 &\necho \"$! $$\" > pids.tmp\nmv pids.tmp pids\nwait\n"
+
+  const isAlive = (pid: number) => {
+    try {
+      process.kill(pid, 0)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /** Waits until the program has started another one, and answers their ids. */
+  const asleep = (folder: string) =>
+    eventually(Effect.sync(() => Fs.readFileSync(`${folder}/pids`, "utf8").trim().split(" ").map(Number)))
+
+  test(
+    "kills a program at the end of the shutdown's time, and gives its job back",
+    Effect.gen(function*() {
+      const child = yield* watching({ "tasks/sleep.sh": sleeps }, { SHUTDOWN_TIMEOUT: "200" })
+      yield* child.line("loaded +sleep -")
+      yield* add("sleep")
+      const pids = yield* asleep(child.folder)
+      expect(pids.map(isAlive)).toEqual([true, true])
+      yield* child.kill("SIGTERM")
+      yield* child.line("closed")
+      yield* eventually(Effect.sync(() => !pids.some(isAlive)), { what: "their end" })
+      expect(yield* Queue.list()).toMatchObject([{ state: "ready", attempts: 0 }])
+    })
+  )
+
+  test(
+    "kills a program whose job is cancelled",
+    Effect.gen(function*() {
+      const child = yield* watching({ "tasks/sleep.sh": sleeps })
+      yield* child.line("loaded +sleep -")
+      const id = yield* add("sleep")
+      const pids = yield* asleep(child.folder)
+      yield* Queue.cancel(id)
+      yield* child.line(`event JobCancelled ${id}`)
+      yield* eventually(Effect.sync(() => !pids.some(isAlive)), { what: "their end" })
+      expect(yield* Queue.count()).toBe(0)
     })
   )
 

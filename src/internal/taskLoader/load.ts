@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import type * as Task from "../../Task.ts"
 import { handlerKey } from "../../Task.ts"
 import type { Issue, Loaded } from "../../TaskLoader.ts"
+import { taskNameProblem } from "../jobSpec.ts"
 import { importModule } from "../modules.ts"
 import * as Exports from "./exports.ts"
 import { type Candidate, scan } from "./scan.ts"
@@ -36,6 +37,14 @@ const readExecutable = ({ file, name }: Candidate, { executableTimeout }: LoadOp
     found: [{ registration: toRegistration(name, file, executableTimeout), file, export: "default" }],
     issues: []
   }))
+
+const badNames = (found: ReadonlyArray<Exports.Found>): ReadonlyArray<Issue> =>
+  found.flatMap(({ export: key, file, registration }) => {
+    const problem = taskNameProblem(registration.task.name)?.problem
+    return problem === undefined
+      ? []
+      : [{ reason: "InvalidName", file, problem: `exports a task, as ${key}, whose name ${problem}` } satisfies Issue]
+  })
 
 /** Tasks of one name in two files. */
 const duplicates = (found: ReadonlyArray<Exports.Found>): ReadonlyArray<Issue> =>
@@ -84,7 +93,7 @@ export const load = Effect.fnUntraced(function*(options: LoadOptions): Effect.fn
       candidate.kind === "Module" ? readModule(candidate, memo, options) : readExecutable(candidate, options)
   )
   const found = reads.flatMap(({ found }) => found)
-  issues.push(...reads.flatMap(({ issues }) => issues), ...duplicates(found))
+  issues.push(...reads.flatMap(({ issues }) => issues), ...badNames(found), ...duplicates(found))
   if (issues.length === 0 && found.length === 0) {
     issues.push({
       reason: "NoTask",
