@@ -6,7 +6,9 @@ import { Effect, Layer, Schedule } from "effect"
 import { FetchHttpClient, HttpBody, HttpClient, HttpClientResponse } from "effect/http"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as Cli from "./support/cli.ts"
 import { TestDatabase } from "./support/database.ts"
+import { makeDirectory } from "./support/directory.ts"
 import * as Test from "./support/kongtask.ts"
 import { freePort } from "./support/port.ts"
 import { spawnScript } from "./support/process.ts"
@@ -35,6 +37,30 @@ const ended = { code: 0, signal: null }
 const interrupted = { code: 130, signal: null }
 
 describe("examples", () => {
+  for (const where of ["the embedded database", "a server"] as const) {
+    it.live(`folder has tasks that the command line runs, on ${where}`, () =>
+      Effect.gen(function*() {
+        const { url } = yield* TestDatabase
+        const embedded = Path.join(yield* makeDirectory("data"), "embedded")
+        const env = where === "a server" ? { DATABASE_URL: url } : { KONGTASK_EMBEDDED: embedded }
+        const kongtask = (...args: ReadonlyArray<string>) => Cli.run(args, { cwd: Path.join(examples, "folder"), env })
+        const ok = expect.objectContaining({ code: 0 })
+        expect(yield* kongtask("migrate")).toEqual(ok)
+        expect(yield* kongtask("add", "greet", "{ \"name\": \"Ada\" }")).toEqual(ok)
+        expect(yield* kongtask("add", "mail/welcome", "{ \"to\": \"ada@example.org\" }")).toEqual(ok)
+        expect(yield* kongtask("add", "mail/welcome", "{ \"to\": \"nobody\" }")).toEqual(ok)
+        expect(yield* kongtask("add", "count", "[1, 2]")).toEqual(ok)
+        const worker = yield* kongtask("worker", "--once")
+        expect(worker.stdout).toContain("Hello Ada, this is attempt 1.")
+        expect(worker.stdout).toContain("Mail to ada@example.org.")
+        expect(worker.stdout).toContain("3 jobs completed, 1 failed for good.")
+        expect(worker.stdout).toMatch(/Connected to the mail server\.[^]*Disconnected from the mail server\./)
+        expect(worker.stderr).toMatch(/Job \d+ has an input of 17 bytes\./)
+        expect(worker.code).toBe(10)
+        expect((yield* kongtask("jobs", "list")).stdout).toMatch(/mail\/welcome +failed.*InvalidAddress/)
+      }).pipe(Effect.scoped, Effect.provide(Test.layer())), 120_000)
+  }
+
   onBoth("outbox places an order and confirms it, both or neither", (env) =>
     Effect.gen(function*() {
       const [port, metricsPort] = [yield* freePort, yield* freePort]
