@@ -65,6 +65,11 @@ create table :schema._private_kongtask_history (
   primary key (job_id, revision)
 );
 
+create index kongtask_history_index on :schema._private_kongtask_history (stopped_at, job_id);
+create index kongtask_history_task_index on :schema._private_kongtask_history (task, stopped_at, job_id);
+-- The few that have not completed are found among the many that have.
+create index kongtask_history_state_index on :schema._private_kongtask_history (stopped_at, job_id)
+where state <> 'completed';
 create index kongtask_history_expiry_index on :schema._private_kongtask_history (expires_at);
 
 alter table :schema._private_kongtask_history enable row level security;

@@ -148,7 +148,8 @@ begin
     select
       id, revision, :schema._private_kongtask_task_name(task_id), :schema._private_kongtask_queue_name(job_queue_id), state,
       case when is_retained then payload end, priority, run_at, attempts, max_attempts, key, flags, created_at,
-      nullif(locked_at, 'infinity'), coalesce(stopped_at, now()),
+      -- As exact as a JavaScript date, by which pages of the history go on.
+      nullif(locked_at, 'infinity'), date_trunc('milliseconds', coalesce(stopped_at, now())),
       case state when 'cancelled' then reason when 'failed' then last_error end,
       case when is_retained or state = 'failed' then :schema._private_kongtask_failures_of(id) end,
       case when is_retained and state = 'completed' then result end, bundle_id, origin,
@@ -262,6 +263,165 @@ begin
       ))::int,
       null::text, true, null::text, null::text, null::text, false, null::text, null::float8;
   end if;
+end
+$body$;
+
+-- A job of the history as Queue answers it. Inlined.
+create or replace function :schema._private_kongtask_describe_finished(past :schema._private_kongtask_history)
+returns table (
+  id text, revision int, task text, queue_name text, state text, payload text, priority int, run_at float8, attempts int,
+  max_attempts int, key text, flags text, created_at float8, started_at float8, stopped_at float8, error text,
+  failed_attempts text, result text, origin text, metadata text, bundle text, expires_at float8
+)
+language sql
+stable
+as $body$
+  select
+    past.job_id::text, past.revision, past.task, past.queue_name, past.state, past.payload::text, past.priority::int,
+    :schema._private_kongtask_millis(past.run_at), past.attempts::int, past.max_attempts::int, past.key, past.flags::text,
+    :schema._private_kongtask_millis(past.created_at), :schema._private_kongtask_millis(past.started_at),
+    :schema._private_kongtask_millis(past.stopped_at), past.error, past.failed_attempts::text, past.result::text,
+    past.origin, past.metadata::text, past.bundle_id::text, :schema._private_kongtask_millis(past.expires_at)
+$body$;
+
+-- The history, newest first, after the job that stopped at `after_millis` with that id. Planned for each call, since the
+-- conditions decide about the index: each task is read by its own, all of them by that of stopped_at, and those that have
+-- not completed, if only they are wanted, by theirs.
+create or replace function :schema._private_kongtask_read_history(
+  tasks text[], states text[], queue text, job_key text, stopped_after float8, stopped_before float8, added_after float8,
+  added_before float8, after_millis float8, after_id bigint, max_jobs int
+)
+returns table (
+  id text, revision int, task text, queue_name text, state text, payload text, priority int, run_at float8, attempts int,
+  max_attempts int, key text, flags text, created_at float8, started_at float8, stopped_at float8, error text,
+  failed_attempts text, result text, origin text, metadata text, bundle text, expires_at float8
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+set jit = off
+as $body$
+#variable_conflict use_column
+declare
+  from_time constant timestamptz := coalesce(to_timestamp(stopped_after / 1000), '-infinity');
+  -- What stopped at the time of the last one comes after it by its id.
+  to_time constant timestamptz := coalesce(to_timestamp(after_millis / 1000), 'infinity');
+  before_time constant timestamptz := coalesce(to_timestamp(stopped_before / 1000), 'infinity');
+begin
+  return query
+  select described.*
+  from (
+    select past.*
+    from unnest(coalesce(tasks, '{null}')) as wanted (name)
+    cross join lateral (
+      select * from :schema._private_kongtask_history as past
+      where past.task = wanted.name
+        and (states is null or past.state = any (states))
+        and (queue is null or past.queue_name = queue)
+        and (job_key is null or past.key = job_key)
+        and past.stopped_at >= from_time and past.stopped_at < before_time
+        and (past.stopped_at, past.job_id) < (to_time, coalesce(after_id, 0))
+        and (added_after is null or past.created_at >= to_timestamp(added_after / 1000))
+        and (added_before is null or past.created_at < to_timestamp(added_before / 1000))
+        and past.is_retained and past.expires_at > now()
+      order by past.stopped_at desc, past.job_id desc limit max_jobs
+    ) as past
+    where tasks is not null
+    union all
+    (
+      select * from :schema._private_kongtask_history as past
+      where tasks is null
+        and (states is null or past.state = any (states))
+        and (queue is null or past.queue_name = queue)
+        and (job_key is null or past.key = job_key)
+        and past.stopped_at >= from_time and past.stopped_at < before_time
+        and (past.stopped_at, past.job_id) < (to_time, coalesce(after_id, 0))
+        and (added_after is null or past.created_at >= to_timestamp(added_after / 1000))
+        and (added_before is null or past.created_at < to_timestamp(added_before / 1000))
+        and past.is_retained and past.expires_at > now()
+      order by past.stopped_at desc, past.job_id desc limit max_jobs
+    )
+    order by stopped_at desc, job_id desc limit max_jobs
+  ) as past
+  cross join lateral :schema._private_kongtask_describe_finished(past) as described
+  order by past.stopped_at desc, past.job_id desc;
+end
+$body$;
+
+-- The job as it stopped last. Primary key.
+create or replace function :schema._private_kongtask_find_finished(wanted bigint)
+returns table (
+  id text, revision int, task text, queue_name text, state text, payload text, priority int, run_at float8, attempts int,
+  max_attempts int, key text, flags text, created_at float8, started_at float8, stopped_at float8, error text,
+  failed_attempts text, result text, origin text, metadata text, bundle text, expires_at float8
+)
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $body$
+  select described.*
+  from :schema._private_kongtask_history as past
+  cross join lateral :schema._private_kongtask_describe_finished(past) as described
+  where past.job_id = wanted and past.is_retained and past.expires_at > now()
+  order by past.revision desc limit 1
+$body$;
+
+-- How many jobs of the history there are. Reads all of them, by an index where only their state, task or time is asked for.
+create or replace function :schema._private_kongtask_count_history(
+  tasks text[], states text[], queue text, job_key text, stopped_after float8, stopped_before float8, added_after float8,
+  added_before float8
+)
+returns float8
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $body$
+begin
+  return (
+    select count(*) from :schema._private_kongtask_history as past
+    where (tasks is null or past.task = any (tasks))
+      and (states is null or past.state = any (states))
+      and (queue is null or past.queue_name = queue)
+      and (job_key is null or past.key = job_key)
+      and (stopped_after is null or past.stopped_at >= to_timestamp(stopped_after / 1000))
+      and (stopped_before is null or past.stopped_at < to_timestamp(stopped_before / 1000))
+      and (added_after is null or past.created_at >= to_timestamp(added_after / 1000))
+      and (added_before is null or past.created_at < to_timestamp(added_before / 1000))
+      and past.is_retained and past.expires_at > now()
+  );
+end
+$body$;
+
+-- Deletes at most so many jobs of the history that the conditions find, retained or not, and answers how many. Passes over
+-- what others are deleting. By the indexes of stopped_at, or of a task's.
+create or replace function :schema._private_kongtask_forget_history(
+  tasks text[], states text[], queue text, job_key text, stopped_after float8, stopped_before float8, added_after float8,
+  added_before float8, max_jobs int
+)
+returns float8
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $body$
+declare
+  deleted bigint;
+begin
+  delete from :schema._private_kongtask_history as past
+  where past.ctid = any (array(
+    select found.ctid from :schema._private_kongtask_history as found
+    where (tasks is null or found.task = any (tasks))
+      and (states is null or found.state = any (states))
+      and (queue is null or found.queue_name = queue)
+      and (job_key is null or found.key = job_key)
+      and (stopped_after is null or found.stopped_at >= to_timestamp(stopped_after / 1000))
+      and (stopped_before is null or found.stopped_at < to_timestamp(stopped_before / 1000))
+      and (added_after is null or found.created_at >= to_timestamp(added_after / 1000))
+      and (added_before is null or found.created_at < to_timestamp(added_before / 1000))
+    limit max_jobs
+    for update skip locked
+  ));
+  get diagnostics deleted = row_count;
+  return deleted;
 end
 $body$;
 

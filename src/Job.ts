@@ -143,6 +143,45 @@ export class FailedAttempt extends Schema.Class<FailedAttempt>("kongtask/Job/Fai
 }) {}
 
 /**
+ * A job that has stopped for good and left the table of jobs, as the history keeps it. One that was replaced by its key
+ * goes on under its id, with the next revision.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Finished extends Schema.Class<Finished>("kongtask/Job/Finished")({
+  id: JobId,
+  /** The name of its task. */
+  task: Schema.String,
+  state: Schema.Literals(["completed", "failed", "cancelled"]),
+  payload: Schema.Json,
+  queueName: Schema.UndefinedOr(Schema.String),
+  priority: Schema.Int,
+  runAt: Schema.DateTimeUtc,
+  attempts: Schema.Int,
+  maxAttempts: Schema.Int,
+  key: Schema.UndefinedOr(Schema.String),
+  revision: Schema.Int,
+  flags: Schema.Array(Schema.String),
+  createdAt: Schema.DateTimeUtc,
+  /** When its last attempt was claimed; `undefined` where it never was, or was held by row locks alone. */
+  startedAt: Schema.UndefinedOr(Schema.DateTimeUtc),
+  stoppedAt: Schema.DateTimeUtc,
+  /** The last error of a failed job, or why it was cancelled. */
+  error: Schema.UndefinedOr(Schema.String),
+  /** The last 100 in their order. */
+  failedAttempts: Schema.Array(FailedAttempt),
+  /** The result, encoded by the task's success schema. */
+  result: Schema.UndefinedOr(Schema.Json),
+  origin: Schema.UndefinedOr(Schema.String),
+  metadata: Schema.UndefinedOr(Schema.Json),
+  /** The bundle that it was a member of. */
+  bundle: Schema.UndefinedOr(Schema.String),
+  /** Until when it is kept. */
+  expiresAt: Schema.DateTimeUtc
+}) {}
+
+/**
  * How an attempt ended.
  *
  * @category models

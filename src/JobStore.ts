@@ -466,6 +466,23 @@ export type Observation =
   }
 
 /**
+ * Which finished jobs `history` and `countHistory` look at. As in `Filter`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HistoryFilter {
+  readonly tasks?: ReadonlyArray<string> | undefined
+  readonly states?: ReadonlyArray<Job.State> | undefined
+  readonly queueName?: string | undefined
+  readonly key?: string | undefined
+  readonly stoppedAfter?: number | undefined
+  readonly stoppedBefore?: number | undefined
+  readonly addedAfter?: number | undefined
+  readonly addedBefore?: number | undefined
+}
+
+/**
  * What a handler has last reported.
  *
  * @category models
@@ -543,6 +560,43 @@ export interface Store {
     revision: number | undefined,
     announce: boolean
   ) => Effect.Effect<Observation, Job.AwaitedInTransaction | KongTaskError>
+
+  /**
+   * The jobs of the history, newest first: those that stopped last, and of one time those added last. A page begins after
+   * the job that stopped at that time, in milliseconds.
+   */
+  readonly history: (
+    filter: HistoryFilter,
+    page: {
+      readonly limit: number
+      readonly after?: { readonly stoppedAt: number; readonly id: Job.JobId } | undefined
+    }
+  ) => Effect.Effect<ReadonlyArray<Job.Finished>, KongTaskError>
+
+  /** A job of the history, as it stopped last. */
+  readonly finished: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Finished>, KongTaskError>
+
+  readonly countHistory: (filter: HistoryFilter) => Effect.Effect<number, KongTaskError>
+
+  /** Deletes at most so many jobs from the history that the filter finds, and answers how many. Waits for nobody. */
+  readonly forget: (filter: HistoryFilter, limit: number) => Effect.Effect<number, KongTaskError>
+
+  /** Deletes at most so many jobs from the history whose time is over, and answers how many. Waits for nobody. */
+  readonly expire: (limit: number) => Effect.Effect<number, KongTaskError>
+
+  /**
+   * Makes at most `limit` failed jobs with greater ids than `after` ready, as `retry` does, or only counts them; `error` is
+   * what their last error contains. `last` is where to go on, if there may be more.
+   */
+  readonly redrive: (
+    filter: Filter,
+    page: {
+      readonly limit: number
+      readonly after?: Job.JobId | undefined
+      readonly error?: string | undefined
+      readonly isDryRun: boolean
+    }
+  ) => Effect.Effect<{ readonly count: number; readonly last: Job.JobId | undefined }, KongTaskError>
 
   /** Fails inside a transaction of this store's client, where nobody may wait for a job. */
   readonly mayWait: Effect.Effect<void, Job.AwaitedInTransaction>

@@ -15,13 +15,29 @@ import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { make as makeQueue } from "./internal/queue.ts"
-import type { Changes, CleanupOptions, Filter, ListOptions } from "./internal/queueInput.ts"
+import type {
+  Changes,
+  CleanupOptions,
+  Filter,
+  HistoryFilter,
+  HistoryOptions,
+  ListOptions,
+  RedriveOptions
+} from "./internal/queueInput.ts"
 import type * as Job from "./Job.ts"
 import * as JobStore from "./JobStore.ts"
 import type { KongTaskError } from "./KongTaskError.ts"
 import type * as Task from "./Task.ts"
 
-export type { Changes, CleanupOptions, Filter, ListOptions } from "./internal/queueInput.ts"
+export type {
+  Changes,
+  CleanupOptions,
+  Filter,
+  HistoryFilter,
+  HistoryOptions,
+  ListOptions,
+  RedriveOptions
+} from "./internal/queueInput.ts"
 
 /**
  * @category models
@@ -227,6 +243,36 @@ export class Queue extends Context.Service<Queue, {
    * Inside a transaction the worker is told when that commits.
    */
   readonly cancel: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Job>, KongTaskError>
+
+  /**
+   * Makes failed jobs ready again, as `retry` does, and answers how many.
+   *
+   * **Details**
+   *
+   * One statement a 1,000 jobs, from the oldest on, each of which commits where no transaction is open: so an
+   * interruption or a failure leaves some of them as they were. A job that fails again meanwhile is not taken twice. Reads
+   * the jobs once. With `dryRun` it only counts.
+   */
+  readonly redrive: (options?: RedriveOptions) => Effect.Effect<number, KongTaskError>
+
+  /**
+   * Jobs that have stopped and are kept (`retain`), those that stopped last first. A job that has failed for good is here
+   * once it is deleted; until then `list` has it. One statement, which looks for a queue or a key on the way and is quick for
+   * everything else.
+   */
+  readonly history: (options?: HistoryOptions) => Effect.Effect<ReadonlyArray<Job.Finished>, KongTaskError>
+
+  /** A job of the history, as it stopped last. One statement. */
+  readonly finished: (id: Job.JobId) => Effect.Effect<Option.Option<Job.Finished>, KongTaskError>
+
+  /** How many jobs of the history there are. One statement, which reads those that the filter finds. */
+  readonly countHistory: (filter?: HistoryFilter) => Effect.Effect<number, KongTaskError>
+
+  /**
+   * Deletes jobs from the history before their time, and answers how many; an empty filter means all of them. One
+   * statement a 1,000 jobs, as `redrive`. (Those whose time is over are deleted by workers.)
+   */
+  readonly forget: (filter: HistoryFilter) => Effect.Effect<number, KongTaskError>
 
   /**
    * Waits for a job's end, in whatever process it runs, and answers its result or fails with its task's own error.
@@ -509,6 +555,46 @@ export const forceUnlock = accessor((queue) => queue.forceUnlock)
  * @since 0.1.0
  */
 export const cleanup = accessor((queue) => queue.cleanup)
+
+/**
+ * Makes failed jobs ready again: `Queue.redrive` of the service.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const those = { task: SendEmail, error: "RateLimited" }
+ * const count = yield* Queue.redrive({ ...those, dryRun: true })
+ * if (count < 1000) yield* Queue.redrive(those)
+ * ```
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const redrive = accessor((queue) => queue.redrive)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const history = accessor((queue) => queue.history)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const finished = accessor((queue) => queue.finished)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const countHistory = accessor((queue) => queue.countHistory)
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const forget = accessor((queue) => queue.forget)
 
 /**
  * @category accessors

@@ -111,6 +111,31 @@ export const make = Effect.fnUntraced(function*(
     }),
     cancel: Effect.fn("Queue.cancel")((id) => store.cancel(id)),
     remove: Effect.fn("Queue.remove")((target) => store.remove(typeof target === "string" ? { id: target } : target)),
+    history: Effect.fn("Queue.history")(function*(options) {
+      return yield* store.history(
+        yield* Input.historyFilter(options ?? {}),
+        yield* Input.historyPage(options ?? {})
+      )
+    }),
+    finished: Effect.fn("Queue.finished")((id) => store.finished(id)),
+    countHistory: Effect.fn("Queue.countHistory")(function*(filter) {
+      return yield* store.countHistory(yield* Input.historyFilter(filter ?? {}))
+    }),
+    forget: Effect.fn("Queue.forget")(function*(filter) {
+      const checked = yield* Input.historyFilter(filter)
+      return yield* inBatches(() =>
+        Effect.map(
+          store.forget(checked, batchSize),
+          (count) => ({ count, last: count === batchSize ? true : undefined })
+        )
+      )
+    }),
+    redrive: Effect.fn("Queue.redrive")(function*(options) {
+      const { error, filter, isDryRun } = yield* Input.redrive(options ?? {})
+      return yield* inBatches((after: Job.JobId | undefined) =>
+        store.redrive(filter, { after, error, isDryRun, limit: batchSize })
+      )
+    }),
     awaitResult: Effect.fn("Queue.awaitResult")(function*(task, job) {
       return yield* awaitResult(task, { ...(yield* Input.awaited(task, job)), isAnnounced: false })
     }),
@@ -139,6 +164,23 @@ export const make = Effect.fnUntraced(function*(
     }),
     progress: (task, job) => Stream.unwrap(Effect.map(Input.awaited(task, job), (asked) => reports(waits, task, asked)))
   }
+})
+
+/** How many jobs one statement of a bulk change takes: what it locks, and what a transaction that it joins grows by. */
+const batchSize = 1_000
+
+/** Goes on where the last batch ended until there is no more, and counts. */
+const inBatches = Effect.fnUntraced(function*<A, E, R>(
+  batch: (after: A | undefined) => Effect.Effect<{ readonly count: number; readonly last: A | undefined }, E, R>
+) {
+  let total = 0
+  let after: A | undefined
+  do {
+    const { count, last } = yield* batch(after)
+    total += count
+    after = last
+  } while (after !== undefined)
+  return total
 })
 
 /** How long the outcome of a job is kept that was added to be waited for, where nobody has said. */

@@ -46,6 +46,53 @@ export interface ListOptions extends Filter {
 }
 
 /**
+ * Which jobs of the history to look at. All given conditions must hold; an empty filter means every job.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HistoryFilter {
+  readonly task?: Task.Any | ReadonlyArray<Task.Any> | undefined
+  readonly state?: Job.Finished["state"] | ReadonlyArray<Job.Finished["state"]> | undefined
+  readonly queueName?: string | undefined
+  readonly key?: string | undefined
+  /** Jobs that stopped at this time or later. */
+  readonly stoppedAfter?: DateTime.DateTime | Date | undefined
+  /** Jobs that stopped before this time. */
+  readonly stoppedBefore?: DateTime.DateTime | Date | undefined
+  /** Jobs added at this time or later. */
+  readonly addedAfter?: DateTime.DateTime | Date | undefined
+  /** Jobs added before this time. */
+  readonly addedBefore?: DateTime.DateTime | Date | undefined
+}
+
+/**
+ * One page of `history`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HistoryOptions extends HistoryFilter {
+  /** How many jobs at most, 1 to 10,000; a whole number beyond that counts as the nearer one. Default: 100. */
+  readonly limit?: number | undefined
+  /** Only jobs that come after this one: the last job of the page before. */
+  readonly after?: Job.Finished | undefined
+}
+
+/**
+ * Which failed jobs `redrive` makes ready.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RedriveOptions extends Omit<Filter, "state"> {
+  /** Jobs whose last error contains this text, 1 character or more: a typed error's begins with its tag. */
+  readonly error?: string | undefined
+  /** Counts them, and changes nothing. Default: false. */
+  readonly dryRun?: boolean | undefined
+}
+
+/**
  * What `reschedule` changes. What is left out stays as it is; 0 means 0.
  *
  * @category models
@@ -129,8 +176,46 @@ export const filter = Effect.fnUntraced(function*(
   }
 })
 
-export const page = Effect.fnUntraced(function*(
-  { after, limit = defaultListLimit }: ListOptions
+const historyTimes = ["stoppedAfter", "stoppedBefore", "addedAfter", "addedBefore"] as const
+
+export const historyFilter = Effect.fnUntraced(function*(
+  filter: HistoryFilter
+): Effect.fn.Return<JobStore.HistoryFilter, KongTaskError> {
+  for (const field of ["queueName", "key"] as const) yield* storable(field, filter[field])
+  const millis: { [Field in typeof historyTimes[number]]?: number } = {}
+  for (const field of historyTimes) {
+    const time = filter[field]
+    if (time === undefined) continue
+    yield* unless(field, timeProblem({ runAt: time }))
+    millis[field] = epochMillis(time)
+  }
+  return {
+    tasks: filter.task === undefined ? undefined : toArray(filter.task).map((task) => task.name),
+    states: filter.state === undefined ? undefined : toArray(filter.state),
+    queueName: filter.queueName,
+    key: filter.key,
+    ...millis
+  }
+})
+
+export const historyPage = Effect.fnUntraced(function*({ after, limit }: HistoryOptions) {
+  const page = yield* pageOf({ limit, after: after?.id })
+  return {
+    limit: page.limit,
+    after: after === undefined ? undefined : { id: after.id, stoppedAt: epochMillis(after.stoppedAt) }
+  }
+})
+
+export const redrive = Effect.fnUntraced(function*({ dryRun = false, error, ...given }: RedriveOptions) {
+  if (typeof dryRun !== "boolean") return yield* invalid("dryRun", "must be true or false")
+  if (error !== undefined) yield* unless("error", textProblem(error, 10_000, ""))
+  return { filter: yield* filter(given), error, isDryRun: dryRun }
+})
+
+export const page = (options: ListOptions) => pageOf(options)
+
+const pageOf = Effect.fnUntraced(function*(
+  { after, limit = defaultListLimit }: Pick<ListOptions, "after" | "limit">
 ): Effect.fn.Return<JobStore.Page, KongTaskError> {
   if (!Number.isInteger(limit)) {
     return yield* invalid("limit", `must be a whole number from 1 to ${maxListLimit}, not ${String(limit)}`)

@@ -16,6 +16,7 @@ import * as Batches from "./batches.ts"
 import { type ClaimedRow, toClaimed } from "./claimed.ts"
 import { derive, sessions } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
+import * as History from "./history.ts"
 import * as Observing from "./observing.ts"
 import { partition } from "./outcomes.ts"
 import {
@@ -169,6 +170,7 @@ const makeStore = Effect.fnUntraced(function*(
     failedAttempts: (id) =>
       Effect.map(run<FailedAttemptRow>("get", statements.failedAttempts, [id]), (rows) => rows.map(toFailedAttempt)),
     ...Observing.make({ client, run, schema, failure }),
+    ...History.make({ schema, run, joinsOnlyOwn, filterParams }),
     list: (filter, page) =>
       Effect.map(
         run<JobRow>("list", statements.list, [...filterParams(filter), page.after ?? null, page.limit]),

@@ -1,6 +1,7 @@
 /**
  * What is looked after every few minutes, whether the pool is busy or not: the
- * locks of jobs that run for hours, and those that nobody holds any more.
+ * locks of jobs that run for hours, those that nobody holds any more, and the
+ * history of jobs whose time is over.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -17,6 +18,10 @@ const maxFirstMillis = Duration.toMillis(Duration.minutes(1))
 /** Locks are renewed once they are an hour old. */
 export const longMillis = Duration.toMillis(Duration.hours(1))
 
+/** How many jobs of the history one statement deletes: some tens of milliseconds. */
+const expiredAtOnce = 1_000
+const pause = Duration.millis(20)
+
 /** For ever; failures are told, and another time does. */
 export const run = (options: {
   readonly id: string
@@ -30,6 +35,11 @@ export const run = (options: {
   readonly onUnavailable: (error: KongTaskError) => Effect.Effect<void>
 }): Effect.Effect<never> => {
   const { answered, id, lease, onReleased, onUnavailable, publish, runningLong, store } = options
+
+  // Many pools share the work, and each of them makes way for its own claims between two statements.
+  const expireHistory = Effect.gen(function*() {
+    while ((yield* answered(store.expire(expiredAtOnce))) === expiredAtOnce) yield* Effect.sleep(pause)
+  }).pipe(Effect.catch(onUnavailable))
 
   const keepHouse = Effect.gen(function*() {
     const long = runningLong()
@@ -48,6 +58,7 @@ export const run = (options: {
     yield* Effect.sleep(Duration.millis(maxFirstMillis * (yield* Random.next)))
     while (true) {
       yield* keepHouse
+      yield* expireHistory
       yield* Effect.sleep(Duration.millis(intervalMillis * (1 + 0.1 * (yield* Random.next))))
     }
   })
