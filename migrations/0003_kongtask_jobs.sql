@@ -513,8 +513,9 @@ $body$;
 -- Records outcomes of jobs that the pool holds, and answers their ids. Without a pool: of jobs whose rows this transaction
 -- has locked in a batch, which are charged now. Primary key; only rows that the pool holds, so it waits for nobody but an
 -- administrator. A queue is freed with its job unless one of `held_ids` is another job of it that the pool holds: those of
--- a run whose outcomes are still to come. `endings` has what is to be kept of completed and cancelled jobs, where there is
--- anything: [{id, retain (ms), result (JSON text), reason}]; a cancelled job is always named there. Released jobs are announced, since other pools may be idle. `keep` says which entries of a payload that
+-- a run whose outcomes are still to come. `endings` has what there is to say of jobs that end,
+-- [{id, outcome, retain (ms), result (JSON text), reason}]: of each that is cancelled, and of others where something is to be
+-- kept. Released jobs are announced, since other pools may be idle. `keep` says which entries of a payload that
 -- is an array stay in it, counted from 0. Of each job the last 100 failed attempts are kept.
 create or replace function :schema._private_kongtask_settle(
   pool text, completed_ids bigint[], cancelled_ids bigint[], failures json, releases json, held_ids bigint[] default null,
@@ -529,26 +530,30 @@ set jit = off
 as $body$
 #variable_conflict use_column
 begin
+  if endings is not null then
+    insert into :schema._private_kongtask_job_details as known (job_id, retain, outcome, reason, result)
+    select held.id, held.retain * interval '1 millisecond', held.outcome, held.reason, held.result::json
+    from (
+      select job.id, ending.retain, ending.outcome, ending.reason, ending.result
+      from json_to_recordset(endings) as ending (id int8, outcome text, retain float8, result text, reason text)
+      join :schema._private_jobs as job on job.id = ending.id
+      where job.locked_by is not distinct from pool
+      order by job.id
+      for update of job
+    ) as held
+    where held.retain > 0 or exists (
+      select from :schema._private_kongtask_job_details as detail where detail.job_id = held.id
+    )
+    on conflict (job_id) do update
+    set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
+      reason = coalesce(known.reason, excluded.reason), result = excluded.result;
+  end if;
+
   return query
   with completed as (
     delete from :schema._private_jobs
     where id = any (completed_ids || cancelled_ids) and locked_by is not distinct from pool
     returning id, job_queue_id, last_error is not null as has_failed
-  ), ended as (
-    insert into :schema._private_kongtask_job_details as known (job_id, retain, outcome, reason, result)
-    select
-      completed.id, ending.retain * interval '1 millisecond',
-      case when completed.id = any (cancelled_ids) then 'cancelled' else 'completed' end, ending.reason, ending.result::json
-    from json_to_recordset(endings) as ending (id int8, retain float8, result text, reason text)
-    join completed on completed.id = ending.id
-    where ending.retain > 0 or exists (
-      select from :schema._private_kongtask_job_details as detail where detail.job_id = ending.id
-    )
-    order by completed.id
-    on conflict (job_id) do update
-    set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
-      reason = coalesce(known.reason, excluded.reason), result = excluded.result
-    returning job_id
   ), requests as (
     delete from :schema._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
@@ -566,16 +571,10 @@ begin
         where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
       ) end
     from json_to_recordset(failures) as failure (
-      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json, retain float8
+      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
-    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data, failure.retain,
-      job.attempts >= job.max_attempts as is_final
-  ), retained as (
-    insert into :schema._private_kongtask_job_details as known (job_id, retain)
-    select id, retain * interval '1 millisecond' from failed where is_final and retain > 0
-    order by id
-    on conflict (job_id) do update set retain = coalesce(known.retain, excluded.retain)
+    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
   ), recorded as (
     insert into :schema._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)
     select id, attempt, tag, error, data::json from failed where attempt is not null
@@ -589,7 +588,7 @@ begin
     -- Those of jobs with details go when the history has read them.
     where job_id = any (array(
       select id from completed
-      where has_failed and id not in (select job_id from ended) and not exists (
+      where has_failed and not exists (
         select from :schema._private_kongtask_job_details as detail where detail.job_id = completed.id
       )
     ))

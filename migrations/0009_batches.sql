@@ -219,7 +219,7 @@ $body$;
 -- instead, and answered; `kept_ids` are those of them that have completed with something to keep. Only their updates are in a subtransaction, which makes a multixact of each lock. Primary key.
 create or replace function :schema._private_kongtask_settle_batch(
   own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], kept_ids bigint[],
-  fallible_ids bigint[], failures json, releases json, endings json
+  fallible_ids bigint[], failures json, releases json, endings json, fallible_endings json
 )
 returns setof bigint
 language plpgsql
@@ -227,14 +227,10 @@ set search_path = pg_catalog, pg_temp
 as $body$
 begin
   update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
-  perform :schema._private_kongtask_settle(
-    null, completed_ids, cancelled_ids, '[]', '[]', null, case when cancelled_ids <> '{}' then endings end
-  );
+  perform :schema._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]', null, endings);
   if fallible_ids <> '{}' then
     begin
-      perform :schema._private_kongtask_settle(
-        null, kept_ids, '{}', failures, releases, null, case when kept_ids <> '{}' then endings end
-      );
+      perform :schema._private_kongtask_settle(null, kept_ids, '{}', failures, releases, null, fallible_endings);
     exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
       return query select :schema._private_kongtask_promote(own_pool, fallible_ids);
     end;

@@ -1123,6 +1123,28 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_count_history(tasks text[], states text[], queue text, job_key text, stopped_after double precision, stopped_before double precision, added_after double precision, added_before double precision)
+ RETURNS double precision
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_custom_plan'
+AS $function$
+begin
+  return (
+    select count(*) from "graphile_worker"._private_kongtask_history as past
+    where (tasks is null or past.task = any (tasks))
+      and (states is null or past.state = any (states))
+      and (queue is null or past.queue_name = queue)
+      and (job_key is null or past.key = job_key)
+      and (stopped_after is null or past.stopped_at >= to_timestamp(stopped_after / 1000))
+      and (stopped_before is null or past.stopped_at < to_timestamp(stopped_before / 1000))
+      and (added_after is null or past.created_at >= to_timestamp(added_after / 1000))
+      and (added_before is null or past.created_at < to_timestamp(added_before / 1000))
+      and past.is_retained and past.expires_at > now()
+  );
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_create_names(identifiers text[], queue_names text[])
  RETURNS void
  LANGUAGE plpgsql
@@ -1206,6 +1228,19 @@ AS $function$
     $1.flags::text
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_describe_finished(past graphile_worker._private_kongtask_history)
+ RETURNS TABLE(id text, revision integer, task text, queue_name text, state text, payload text, priority integer, run_at double precision, attempts integer, max_attempts integer, key text, flags text, created_at double precision, started_at double precision, stopped_at double precision, error text, failed_attempts text, result text, origin text, metadata text, bundle text, expires_at double precision)
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select
+    past.job_id::text, past.revision, past.task, past.queue_name, past.state, past.payload::text, past.priority::int,
+    "graphile_worker"._private_kongtask_millis(past.run_at), past.attempts::int, past.max_attempts::int, past.key, past.flags::text,
+    "graphile_worker"._private_kongtask_millis(past.created_at), "graphile_worker"._private_kongtask_millis(past.started_at),
+    "graphile_worker"._private_kongtask_millis(past.stopped_at), past.error, past.failed_attempts::text, past.result::text,
+    past.origin, past.metadata::text, past.bundle_id::text, "graphile_worker"._private_kongtask_millis(past.expires_at)
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_failures_of(job_id bigint)
  RETURNS json
  LANGUAGE sql
@@ -1220,6 +1255,19 @@ AS $function$
   )
   from "graphile_worker"._private_kongtask_failed_attempts as record
   where record.job_id = $1
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_find_finished(wanted bigint)
+ RETURNS TABLE(id text, revision integer, task text, queue_name text, state text, payload text, priority integer, run_at double precision, attempts integer, max_attempts integer, key text, flags text, created_at double precision, started_at double precision, stopped_at double precision, error text, failed_attempts text, result text, origin text, metadata text, bundle text, expires_at double precision)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select described.*
+  from "graphile_worker"._private_kongtask_history as past
+  cross join lateral "graphile_worker"._private_kongtask_describe_finished(past) as described
+  where past.job_id = wanted and past.is_retained and past.expires_at > now()
+  order by past.revision desc limit 1
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_force_unlock(pools text[])
@@ -1252,6 +1300,34 @@ begin
   if unlocked > 0 then
     perform "graphile_worker"._private_kongtask_notify(unlocked);
   end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_forget_history(tasks text[], states text[], queue text, job_key text, stopped_after double precision, stopped_before double precision, added_after double precision, added_before double precision, max_jobs integer)
+ RETURNS double precision
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_custom_plan'
+AS $function$
+declare
+  deleted bigint;
+begin
+  delete from "graphile_worker"._private_kongtask_history as past
+  where past.ctid = any (array(
+    select found.ctid from "graphile_worker"._private_kongtask_history as found
+    where (tasks is null or found.task = any (tasks))
+      and (states is null or found.state = any (states))
+      and (queue is null or found.queue_name = queue)
+      and (job_key is null or found.key = job_key)
+      and (stopped_after is null or found.stopped_at >= to_timestamp(stopped_after / 1000))
+      and (stopped_before is null or found.stopped_at < to_timestamp(stopped_before / 1000))
+      and (added_after is null or found.created_at >= to_timestamp(added_after / 1000))
+      and (added_before is null or found.created_at < to_timestamp(added_before / 1000))
+    limit max_jobs
+    for update skip locked
+  ));
+  get diagnostics deleted = row_count;
+  return deleted;
 end
 $function$;
 
@@ -1747,6 +1823,60 @@ AS $function$
   select queue.queue_name from "graphile_worker"._private_job_queues as queue where queue.id = queue_id
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_read_history(tasks text[], states text[], queue text, job_key text, stopped_after double precision, stopped_before double precision, added_after double precision, added_before double precision, after_millis double precision, after_id bigint, max_jobs integer)
+ RETURNS TABLE(id text, revision integer, task text, queue_name text, state text, payload text, priority integer, run_at double precision, attempts integer, max_attempts integer, key text, flags text, created_at double precision, started_at double precision, stopped_at double precision, error text, failed_attempts text, result text, origin text, metadata text, bundle text, expires_at double precision)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_custom_plan'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  from_time constant timestamptz := coalesce(to_timestamp(stopped_after / 1000), '-infinity');
+  -- What stopped at the time of the last one comes after it by its id.
+  to_time constant timestamptz := coalesce(to_timestamp(after_millis / 1000), 'infinity');
+  before_time constant timestamptz := coalesce(to_timestamp(stopped_before / 1000), 'infinity');
+begin
+  return query
+  select described.*
+  from (
+    select past.*
+    from unnest(coalesce(tasks, '{null}')) as wanted (name)
+    cross join lateral (
+      select * from "graphile_worker"._private_kongtask_history as past
+      where past.task = wanted.name
+        and (states is null or past.state = any (states))
+        and (queue is null or past.queue_name = queue)
+        and (job_key is null or past.key = job_key)
+        and past.stopped_at >= from_time and past.stopped_at < before_time
+        and (past.stopped_at, past.job_id) < (to_time, coalesce(after_id, 0))
+        and (added_after is null or past.created_at >= to_timestamp(added_after / 1000))
+        and (added_before is null or past.created_at < to_timestamp(added_before / 1000))
+        and past.is_retained and past.expires_at > now()
+      order by past.stopped_at desc, past.job_id desc limit max_jobs
+    ) as past
+    where tasks is not null
+    union all
+    (
+      select * from "graphile_worker"._private_kongtask_history as past
+      where tasks is null
+        and (states is null or past.state = any (states))
+        and (queue is null or past.queue_name = queue)
+        and (job_key is null or past.key = job_key)
+        and past.stopped_at >= from_time and past.stopped_at < before_time
+        and (past.stopped_at, past.job_id) < (to_time, coalesce(after_id, 0))
+        and (added_after is null or past.created_at >= to_timestamp(added_after / 1000))
+        and (added_before is null or past.created_at < to_timestamp(added_before / 1000))
+        and past.is_retained and past.expires_at > now()
+      order by past.stopped_at desc, past.job_id desc limit max_jobs
+    )
+    order by stopped_at desc, job_id desc limit max_jobs
+  ) as past
+  cross join lateral "graphile_worker"._private_kongtask_describe_finished(past) as described
+  order by past.stopped_at desc, past.job_id desc;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_register_scheduler(scheduler text, at double precision, lease double precision, known_identifiers text[], items json, payloads json)
  RETURNS TABLE(identifier text, known_since double precision, last_execution double precision, alive_since double precision, job_id text)
  LANGUAGE plpgsql
@@ -2053,26 +2183,30 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle(pool text, c
 AS $function$
 #variable_conflict use_column
 begin
+  if endings is not null then
+    insert into "graphile_worker"._private_kongtask_job_details as known (job_id, retain, outcome, reason, result)
+    select held.id, held.retain * interval '1 millisecond', held.outcome, held.reason, held.result::json
+    from (
+      select job.id, ending.retain, ending.outcome, ending.reason, ending.result
+      from json_to_recordset(endings) as ending (id int8, outcome text, retain float8, result text, reason text)
+      join "graphile_worker"._private_jobs as job on job.id = ending.id
+      where job.locked_by is not distinct from pool
+      order by job.id
+      for update of job
+    ) as held
+    where held.retain > 0 or exists (
+      select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = held.id
+    )
+    on conflict (job_id) do update
+    set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
+      reason = coalesce(known.reason, excluded.reason), result = excluded.result;
+  end if;
+
   return query
   with completed as (
     delete from "graphile_worker"._private_jobs
     where id = any (completed_ids || cancelled_ids) and locked_by is not distinct from pool
     returning id, job_queue_id, last_error is not null as has_failed
-  ), ended as (
-    insert into "graphile_worker"._private_kongtask_job_details as known (job_id, retain, outcome, reason, result)
-    select
-      completed.id, ending.retain * interval '1 millisecond',
-      case when completed.id = any (cancelled_ids) then 'cancelled' else 'completed' end, ending.reason, ending.result::json
-    from json_to_recordset(endings) as ending (id int8, retain float8, result text, reason text)
-    join completed on completed.id = ending.id
-    where ending.retain > 0 or exists (
-      select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = ending.id
-    )
-    order by completed.id
-    on conflict (job_id) do update
-    set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
-      reason = coalesce(known.reason, excluded.reason), result = excluded.result
-    returning job_id
   ), requests as (
     delete from "graphile_worker"._private_kongtask_cancellations where job_id = any (cancelled_ids)
   ), failed as (
@@ -2090,16 +2224,10 @@ begin
         where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
       ) end
     from json_to_recordset(failures) as failure (
-      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json, retain float8
+      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
-    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data, failure.retain,
-      job.attempts >= job.max_attempts as is_final
-  ), retained as (
-    insert into "graphile_worker"._private_kongtask_job_details as known (job_id, retain)
-    select id, retain * interval '1 millisecond' from failed where is_final and retain > 0
-    order by id
-    on conflict (job_id) do update set retain = coalesce(known.retain, excluded.retain)
+    returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
   ), recorded as (
     insert into "graphile_worker"._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)
     select id, attempt, tag, error, data::json from failed where attempt is not null
@@ -2113,7 +2241,7 @@ begin
     -- Those of jobs with details go when the history has read them.
     where job_id = any (array(
       select id from completed
-      where has_failed and id not in (select job_id from ended) and not exists (
+      where has_failed and not exists (
         select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = completed.id
       )
     ))
@@ -2146,21 +2274,17 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], kept_ids bigint[], fallible_ids bigint[], failures json, releases json, endings json)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(own_stream text, own_pool text, completed_ids bigint[], cancelled_ids bigint[], kept_ids bigint[], fallible_ids bigint[], failures json, releases json, endings json, fallible_endings json)
  RETURNS SETOF bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
   update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
-  perform "graphile_worker"._private_kongtask_settle(
-    null, completed_ids, cancelled_ids, '[]', '[]', null, case when cancelled_ids <> '{}' then endings end
-  );
+  perform "graphile_worker"._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]', null, endings);
   if fallible_ids <> '{}' then
     begin
-      perform "graphile_worker"._private_kongtask_settle(
-        null, kept_ids, '{}', failures, releases, null, case when kept_ids <> '{}' then endings end
-      );
+      perform "graphile_worker"._private_kongtask_settle(null, kept_ids, '{}', failures, releases, null, fallible_endings);
     exception when data_exception or integrity_constraint_violation or program_limit_exceeded then
       return query select "graphile_worker"._private_kongtask_promote(own_pool, fallible_ids);
     end;
@@ -2238,7 +2362,8 @@ begin
     select
       id, revision, "graphile_worker"._private_kongtask_task_name(task_id), "graphile_worker"._private_kongtask_queue_name(job_queue_id), state,
       case when is_retained then payload end, priority, run_at, attempts, max_attempts, key, flags, created_at,
-      nullif(locked_at, 'infinity'), coalesce(stopped_at, now()),
+      -- As exact as a JavaScript date, by which pages of the history go on.
+      nullif(locked_at, 'infinity'), date_trunc('milliseconds', coalesce(stopped_at, now())),
       case state when 'cancelled' then reason when 'failed' then last_error end,
       case when is_retained or state = 'failed' then "graphile_worker"._private_kongtask_failures_of(id) end,
       case when is_retained and state = 'completed' then result end, bundle_id, origin,
@@ -2604,6 +2729,12 @@ CREATE INDEX jobs_queue_due_index ON graphile_worker._private_jobs USING btree (
 CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (task_id, job_queue_id, priority, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NOT NULL));
 
 CREATE INDEX kongtask_history_expiry_index ON graphile_worker._private_kongtask_history USING btree (expires_at);
+
+CREATE INDEX kongtask_history_index ON graphile_worker._private_kongtask_history USING btree (stopped_at, job_id);
+
+CREATE INDEX kongtask_history_state_index ON graphile_worker._private_kongtask_history USING btree (stopped_at, job_id) WHERE (state <> 'completed'::text);
+
+CREATE INDEX kongtask_history_task_index ON graphile_worker._private_kongtask_history USING btree (task, stopped_at, job_id);
 
 CREATE TRIGGER kongtask_job_turned AFTER UPDATE ON graphile_worker._private_jobs FOR EACH ROW WHEN ((((old.attempts >= old.max_attempts) AND ((old.locked_at IS NULL) OR (old.locked_at = 'infinity'::timestamp with time zone))) IS DISTINCT FROM ((new.attempts >= new.max_attempts) AND ((new.locked_at IS NULL) OR (new.locked_at = 'infinity'::timestamp with time zone))))) EXECUTE FUNCTION graphile_worker._private_kongtask_job_turned();
 

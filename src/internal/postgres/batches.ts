@@ -130,7 +130,9 @@ export const make = ({ failure, run, sessions, statements }: {
             }),
           settle: Effect.fnUntraced(function*(settlements, next) {
             isUsed = true
-            const { cancelled, completed, endings, failures, fallible, kept, releases } = partition(settlements)
+            const { cancelled, completed, endings, failures, fallible, fallibleEndings, kept, releases } = partition(
+              settlements
+            )
             const areAll = held.length > 0 && completed.length === held.length
             const written = areAll
               ? inBatch("settle", statements.completeHeld, [stream])
@@ -143,7 +145,8 @@ export const make = ({ failure, run, sessions, statements }: {
                 fallible,
                 failures,
                 releases,
-                endings
+                endings,
+                fallibleEndings
               ])
             const [answer, , , more] = yield* together(
               written,
@@ -166,7 +169,7 @@ export const make = ({ failure, run, sessions, statements }: {
     }),
     forgetBatch: (stream) => Effect.map(run("settle", statements.forgetBatch, [stream]), (rows) => rows.length > 0),
     settleLate: Effect.fnUntraced(function*(pool, outcomes) {
-      const { cancelled, completed, endings, failures, kept, releases } = partition(
+      const { allEndings, cancelled, completed, failures, kept, releases } = partition(
         outcomes.map(({ settlement }) => settlement)
       )
       const untouched = outcomes.map(({ job }) => ({ id: job.id, attempts: job.attempt - 1, revision: job.revision }))
@@ -177,7 +180,7 @@ export const make = ({ failure, run, sessions, statements }: {
         cancelled,
         failures,
         releases,
-        endings
+        allEndings
       ])
       return new Set(rows.map((row) => row.id))
     })

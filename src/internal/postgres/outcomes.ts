@@ -1,5 +1,7 @@
 import type { Settlement } from "../../JobStore.ts"
 
+const toJson = (endings: ReadonlyArray<unknown>): string | null => endings.length === 0 ? null : JSON.stringify(endings)
+
 /** Settlements as the parameters of the statements that record them. */
 export const partition = (settlements: ReadonlyArray<Settlement>) => {
   const completed: Array<string> = []
@@ -8,6 +10,7 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
   const failures: Array<{ readonly id: string } & Record<string, unknown>> = []
   const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
   const endings: Array<{ readonly id: string } & Record<string, unknown>> = []
+  const fallibleEndings: typeof endings = []
   for (const settlement of settlements) {
     switch (settlement._tag) {
       case "Completed":
@@ -15,12 +18,12 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
           completed.push(settlement.id)
         } else {
           kept.push(settlement.id)
-          endings.push({ id: settlement.id, ...settlement.keep })
+          fallibleEndings.push({ id: settlement.id, outcome: "completed", ...settlement.keep })
         }
         break
       case "Cancelled":
         cancelled.push(settlement.id)
-        endings.push({ id: settlement.id, reason: settlement.reason, retain: settlement.retain })
+        endings.push({ id: settlement.id, outcome: "cancelled", reason: settlement.reason, retain: settlement.retain })
         break
       case "Failed":
         failures.push({
@@ -28,9 +31,11 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
           error: settlement.error,
           retry_in: settlement.retryIn ?? null,
           keep: settlement.keep,
-          retain: settlement.retain,
           ...settlement.record
         })
+        if (settlement.retryIn === undefined && settlement.retain !== undefined) {
+          fallibleEndings.push({ id: settlement.id, retain: settlement.retain })
+        }
         break
       case "Released":
         releases.push({ id: settlement.id, attempt: settlement.attempt, delay: null })
@@ -48,6 +53,9 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
     fallible: [...failures, ...releases].map(({ id }) => id).concat(kept),
     failures: JSON.stringify(failures),
     releases: JSON.stringify(releases),
-    endings: endings.length === 0 ? null : JSON.stringify(endings)
+    /** What there is to say of cancelled jobs, which the database cannot refuse. */
+    endings: toJson(endings),
+    fallibleEndings: toJson(fallibleEndings),
+    allEndings: toJson(endings.concat(fallibleEndings))
   }
 }

@@ -216,14 +216,14 @@ export const make = (schema: string) => ({
 
   /**
    * $1 stream, $2 pool, $3 completed ids, $4 cancelled ids, $5 ids that have completed with something to keep, $6 those and
-   * the ids of $7 failures and $8 releases, $9 what is to be kept, inside a batch's transaction. One row a job that was
-   * claimed instead.
+   * the ids of $7 failures and $8 releases, $9 what there is to say of cancelled jobs and $10 of others, inside a batch's
+   * transaction. One row a job that was claimed instead.
    */
   settleBatch: `
     select claimed::text as id
     from ${schema}._private_kongtask_settle_batch(
       $1::text, $2::text, $3::text[]::int8[], $4::text[]::int8[], $5::text[]::int8[], $6::text[]::int8[], $7::json, $8::json,
-      $9::json
+      $9::json, $10::json
     ) as claimed`,
 
   /** $1 stream, inside a batch's transaction: all of its jobs. */
@@ -264,7 +264,7 @@ export const make = (schema: string) => ({
 
   /**
    * $1 pool; $2 completed ids, $3 cancelled ids, $4 failures, $5 releases; $6 ids of held jobs that keep their queues; $7
-   * what is to be kept of completed and cancelled ones, or null. One row a settled job.
+   * what there is to say of jobs that end, or null. One row a settled job.
    */
   settle: `
     select settled::text as id

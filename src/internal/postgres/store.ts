@@ -204,7 +204,7 @@ const makeStore = Effect.fnUntraced(function*(
     claim,
     ...(sessionPool === undefined ? noBatches : Batches.make({ sessions: sessionPool, statements, failure, run })),
     settle: Effect.fnUntraced(function*(pool, settlements, held = []) {
-      const { cancelled, completed, endings, failures, kept, releases } = partition(settlements)
+      const { allEndings, cancelled, completed, failures, kept, releases } = partition(settlements)
       const rows = yield* runOnSession<{ readonly id: Job.JobId }>("settle", statements.settle, [
         pool,
         kept.length === 0 ? completed : completed.concat(kept),
@@ -212,7 +212,7 @@ const makeStore = Effect.fnUntraced(function*(
         failures,
         releases,
         held,
-        endings
+        allEndings
       ])
       return new Set(rows.map((row) => row.id))
     }),

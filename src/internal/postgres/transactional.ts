@@ -44,7 +44,7 @@ export const make = ({ failure, sql, statements }: {
     const complete = (kept: Kept | undefined) =>
       Effect.filterOrFail(
         Effect.suspend(() => {
-          const endings = kept === undefined ? null : JSON.stringify([{ id, ...kept }])
+          const endings = kept === undefined ? null : JSON.stringify([{ id, outcome: "completed", ...kept }])
           return sql.unsafe<{ readonly id: string }>(statements.settle, [pool, [id], [], "[]", "[]", held(), endings])
         }),
         (rows) => rows.length > 0,
