@@ -2368,7 +2368,7 @@ begin
       case when is_retained or state = 'failed' then "graphile_worker"._private_kongtask_failures_of(id) end,
       case when is_retained and state = 'completed' then result end, bundle_id, origin,
       case when is_retained then metadata end, is_retained,
-      now() + case when awaited then greatest(retain, interval '1 minute') else retain end
+      date_trunc('milliseconds', now()) + case when awaited then greatest(retain, interval '1 minute') else retain end
     from stopped
     where is_retained or awaited
     on conflict (job_id, revision) do update

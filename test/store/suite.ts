@@ -13,6 +13,7 @@ import { claiming } from "./claiming.ts"
 import { Harness, type It, scene, spec, unique } from "./harness.ts"
 import { keys } from "./keys.ts"
 import { notifications } from "./notifications.ts"
+import { outcomes } from "./outcomes.ts"
 import { pools } from "./pools.ts"
 import { queues } from "./queues.ts"
 import { reading } from "./reading.ts"
@@ -55,6 +56,7 @@ export const storeSuite = <E>(
     "a claim": claiming,
     "named queues": queues,
     "settling": settling,
+    "outcomes": outcomes,
     "pools": pools,
     ...(capabilities.notifications ? { notifications } : {}),
     "a batch": capabilities.batch ? batching : noBatching
