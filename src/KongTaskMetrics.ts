@@ -11,7 +11,6 @@
  *
  * @since 0.1.0
  */
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpMiddleware from "effect/http/HttpMiddleware"
@@ -138,6 +137,9 @@ const probes = Layer.effectDiscard(Effect.gen(function*() {
 export const routes = (options?: Options): Layer.Layer<never, KongTaskError, HttpRouter.HttpRouter | Worker.Worker> =>
   Layer.mergeAll(probes, PrometheusMetrics.layerHttp(), layer(options))
 
+/** Only who serves has to load it; and it does not load where there is no main module, as in a REPL. */
+const nodeHttpServer = Effect.promise(() => import("@effect/platform-node/NodeHttpServer"))
+
 /**
  * `routes` on a port of its own.
  *
@@ -162,5 +164,8 @@ export const layerServer = (
 ): Layer.Layer<never, KongTaskError | ServeError, Worker.Worker> =>
   HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provide(Layer.succeed(HttpMiddleware.TracerDisabledWhen)(() => true)),
-    Layer.provide(NodeHttpServer.layer(createServer, { port: options.port ?? 9464, host: options.host ?? "0.0.0.0" }))
+    Layer.provide(Layer.unwrap(Effect.map(
+      nodeHttpServer,
+      ({ layer }) => layer(createServer, { port: options.port ?? 9464, host: options.host ?? "0.0.0.0" })
+    )))
   )

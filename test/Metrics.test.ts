@@ -9,6 +9,7 @@ import { HttpClient, HttpRouter } from "effect/http"
 import { PrometheusMetrics } from "effect/observability"
 import { SqlClient } from "effect/sql"
 import { Job, KongTaskMetrics, Queue, Retry, Task, Worker } from "kongtask"
+import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import { eventually } from "./support/events.ts"
 import * as Test from "./support/kongtask.ts"
@@ -212,6 +213,15 @@ describe("endpoints", () => {
       yield* Fiber.join(ending)
       expect(yield* get("/health")).toMatchObject({ status: 503 })
     }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(server, layer))))
+})
+
+describe("the package", () => {
+  it("loads where there is no main module, as in a REPL, and no HTTP server with it", () => {
+    const program = "const { KongTaskMetrics } = await import('kongtask'); console.log(KongTaskMetrics.names.length)"
+    const args = ["--conditions=kongtask-source", "--input-type=module", "-e", program]
+    const printed = execFileSync(process.execPath, args, { cwd: new URL("..", import.meta.url), encoding: "utf8" })
+    expect(printed).toBe(`${KongTaskMetrics.names.length}\n`)
+  })
 })
 
 describe("docs/operations.md", () => {
