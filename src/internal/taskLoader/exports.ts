@@ -101,6 +101,14 @@ const optionsOf = (module: Readonly<Record<string, unknown>>): Task.HandlerOptio
     : "exports options with a timeout that is no duration, such as \"1 minute\""
 }
 
+const nothingIn = (file: string, contract: string | undefined): Issue => ({
+  reason: "NoTask",
+  file,
+  problem: contract === undefined
+    ? `exports nothing that runs jobs: ${howTo}`
+    : `exports the task "${contract}" without its handler: ${howTo}`
+})
+
 /** Reads the exports of a candidate's module; layers are built in the scope. */
 export const read = Effect.fnUntraced(function*(
   { file, isAlone, name }: Candidate,
@@ -156,15 +164,6 @@ export const read = Effect.fnUntraced(function*(
     }
   }
 
-  const bare = contracts.find((contract) => !found.some(({ registration }) => registration.task.name === contract))
-  if (found.length === 0 && issues.length === 0) {
-    issues.push({
-      reason: "NoTask",
-      file,
-      problem: bare === undefined
-        ? `exports nothing that runs jobs: ${howTo}`
-        : `exports the task "${bare}" without its handler: ${howTo}`
-    })
-  }
+  if (found.length === 0 && issues.length === 0) issues.push(nothingIn(file, contracts[0]))
   return { found, issues }
 })
