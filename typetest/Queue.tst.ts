@@ -177,3 +177,78 @@ describe("administration", () => {
     expect(Queue.cleanup).type.not.toBeCallableWith({ failedJobs: true })
   })
 })
+
+class Refused extends Schema.TaggedError<Refused>()("Refused", { code: Schema.BigInt }) {}
+
+const Compute = Task.make("compute", {
+  payload: { n: Schema.Int },
+  success: Schema.Struct({ at: Schema.Date }),
+  error: Refused,
+  progress: Schema.Int
+})
+
+const Computes = Task.batch("computes", { entry: { n: Schema.Int }, success: Schema.Int, error: Refused })
+
+describe("awaitResult", () => {
+  test("answers what the handler answers, and fails with the task's own error among others", () => {
+    expect(Queue.awaitResult(Compute, "1" as Job.JobId)).type.toBe<
+      Effect.Effect<{ readonly at: Date }, Refused | Job.NoResult | KongTaskError.KongTaskError, Queue.Queue>
+    >()
+    expect(Queue.awaitResult(Tick, "1" as Job.JobId)).type.toBe<
+      Effect.Effect<void, Job.NoResult | KongTaskError.KongTaskError, Queue.Queue>
+    >()
+  })
+
+  test("answers nothing for a batch task, whose entries have results of their own", () => {
+    expect(Queue.awaitResult(Computes, "1" as Job.JobId)).type.toBe<
+      Effect.Effect<void, Job.NoResult | KongTaskError.KongTaskError, Queue.Queue>
+    >()
+  })
+})
+
+describe("execute", () => {
+  test("may fail as add does, and as awaitResult does", () => {
+    expect(Queue.execute(Compute, { n: 1 }, { retain: "1 hour", cancelOnInterrupt: true })).type.toBe<
+      Effect.Effect<
+        { readonly at: Date },
+        Refused | Job.InvalidJob | Job.DuplicateJobKey | Job.NoResult | KongTaskError.KongTaskError,
+        Queue.Queue
+      >
+    >()
+    // @ts-expect-error Type 'string' is not assignable to type 'number'
+    Queue.execute(Compute, { n: "1" })
+  })
+
+  test("needs what encodes its payload", () => {
+    expect(Queue.execute(Sealed, { text: "a" })).type.toBe<
+      Effect.Effect<
+        void,
+        Job.InvalidJob | Job.DuplicateJobKey | Job.NoResult | KongTaskError.KongTaskError,
+        Queue.Queue | Encrypt
+      >
+    >()
+  })
+})
+
+describe("progress", () => {
+  test("is a stream of what the handler reports", () => {
+    expect(Queue.progress(Compute, "1" as Job.JobId)).type.toBe<
+      Stream.Stream<
+        number,
+        Job.JobNotFound | Job.UndecodableOutcome | Job.AwaitedInTransaction | KongTaskError.KongTaskError,
+        Queue.Queue
+      >
+    >()
+  })
+
+  test("is reported in the task's type, and only where it has one", () => {
+    Compute.toLayer((_, job) => {
+      expect(job.report).type.toBe<(progress: number) => Effect.Effect<void>>()
+      return Effect.succeed({ at: new Date(0) })
+    })
+    Tick.toLayer((_, job) => {
+      expect(job).type.not.toHaveProperty("report")
+      return Effect.void
+    })
+  })
+})
