@@ -3,6 +3,7 @@ import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as PostgresStore from "../src/internal/postgres/store.ts"
@@ -90,6 +91,23 @@ describe("a job with details", () => {
         { ...none, id: batched[2]!.id, state: "cancelled" }
       ])
       assert.deepStrictEqual(yield* details, [{ id: batched[3]!.id, outcome: "failed", has_stopped: true }])
+    }))
+
+  it.live("whose result the database refuses is claimed instead, and undoes nothing of its batch", () =>
+    Effect.gen(function*() {
+      const { add, pool, states, store } = yield* scene
+      const [bad, good, cancelled] = yield* Effect.forEach([1, 2, 3], () => add())
+      yield* Effect.scoped(Effect.gen(function*() {
+        const batch = yield* take(store, { pool, tasks: ["task"], limit: 10 })
+        const { refused } = yield* batch.settle([
+          { _tag: "Completed", id: bad!.id, keep: { result: "no JSON" } },
+          { _tag: "Completed", id: good!.id },
+          { _tag: "Cancelled", id: cancelled!.id, reason: undefined }
+        ])
+        assert.deepStrictEqual([...refused], [bad!.id])
+      }))
+      assert.deepStrictEqual(yield* states, [[good!.id, "completed"], [cancelled!.id, "cancelled"]])
+      assert.deepInclude(Option.getOrThrow(yield* store.get(bad!.id)), { state: "running", attempts: 1 })
     }))
 
   it.live("that a batch completes whole goes there too", () =>

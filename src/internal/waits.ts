@@ -12,7 +12,6 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { JobId } from "../Job.ts"
 import type { Observation, Store } from "../JobStore.ts"
-import type { KongTaskError } from "../KongTaskError.ts"
 
 /** How long the connection is kept when nobody waits any more. */
 const idleTimeToLive = Duration.seconds(10)
@@ -26,9 +25,6 @@ const backoff = Schedule.exponential("100 millis").pipe(
   (schedule) => Schedule.min([schedule, Schedule.spaced("5 seconds")]),
   Schedule.jittered
 )
-
-/** What is not known of a job any more, or has stopped. */
-export type Ended = Exclude<Observation, { readonly _tag: "Live" }>
 
 export interface Waits {
   /**
@@ -107,5 +103,3 @@ export const make = Effect.fnUntraced(function*(store: Store): Effect.fn.Return<
       }))
   }
 })
-
-export type WaitError = Effect.Error<ReturnType<Store["observe"]>> | KongTaskError
