@@ -79,7 +79,10 @@ export const make = (schema: string) => ({
     from ${schema}.kongtask_jobs as job
     where job.id = $1::text::int8`,
 
-  /** $1 to $9 the filter, $10 after id, $11 limit. Primary key in order, or the key's index. */
+  /**
+   * $1 to $9 the filter, $10 after id, $11 limit. Primary key in order, or the key's index; a page starts at its id
+   * whichever way it was planned.
+   */
   list: `
     select
       job.id::text as id, job.task, job.state, job.payload::text as payload, job.queue_name,
@@ -97,7 +100,7 @@ export const make = (schema: string) => ({
       and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
       and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
       and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
-      and ($10::text is null or job.id > $10::text::int8)
+      and job.id > coalesce($10::text::int8, 0)
     order by job.id limit $11::int`,
 
   /**
