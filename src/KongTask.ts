@@ -85,13 +85,13 @@ export type Configuration = {
 
 const defaultSchema = "graphile_worker"
 
-/** Everything above the connection; `opened` runs once the schema is up to date, before anybody can claim. */
-const services = (
+/** `opened` runs once the schema is up to date, before anybody can claim. */
+const storeOf = (
   options: Options | undefined,
   opened: (store: JobStore.Store) => Effect.Effect<unknown, KongTaskError> = () => Effect.void
-): Layer.Layer<Services, KongTaskError, PgClient.PgClient> => {
+): Layer.Layer<JobStore.JobStore | Migrator.Migrator, KongTaskError, PgClient.PgClient> => {
   const schema = options?.schema ?? defaultSchema
-  const store = Layer.effect(
+  return Layer.effect(
     JobStore.JobStore,
     Effect.gen(function*() {
       yield* (options?.migrate === false ? Migrator.verify : Migrator.migrate)
@@ -99,15 +99,44 @@ const services = (
       yield* opened(store)
       return store
     })
-  )
+  ).pipe(Layer.provideMerge(Migrator.Migrator.layer({ ...options, schema })))
+}
+
+/**
+ * The store alone, migrated: what `layer` builds its services on. For a program that wraps it, with `layerServices`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerStore = (
+  options?: Omit<Options, keyof Queue.Options>
+): Layer.Layer<JobStore.JobStore | Migrator.Migrator, KongTaskError, PgClient.PgClient> => storeOf(options)
+
+/**
+ * Queue, worker and scheduler on a store that the program provides.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerServices = (
+  options?: Queue.Options
+): Layer.Layer<Exclude<Services, Migrator.Migrator>, never, JobStore.JobStore> =>
   // A worker that is shared with another call's services would run that one's jobs.
-  return Layer.mergeAll(
+  Layer.mergeAll(
     Queue.Queue.layer(options),
     Layer.fresh(Worker.Worker.layer),
     Layer.fresh(Scheduler.Scheduler.layer)
-  ).pipe(
-    Layer.provide(store),
-    Layer.provideMerge(Migrator.Migrator.layer({ ...options, schema }))
+  )
+
+/** Everything above the connection. */
+const services = (
+  options: Options | undefined,
+  opened?: (store: JobStore.Store) => Effect.Effect<unknown, KongTaskError>
+): Layer.Layer<Services, KongTaskError, PgClient.PgClient> => {
+  const store = storeOf(options, opened)
+  return Layer.merge(
+    Layer.provide(layerServices(options), store),
+    Layer.effect(Migrator.Migrator, Migrator.Migrator).pipe(Layer.provide(store))
   )
 }
 

@@ -1,3 +1,4 @@
+import { NodeServices } from "@effect/platform-node"
 import * as PgClient from "@effect/sql-pg/PgClient"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -5,12 +6,17 @@ import * as Layer from "effect/Layer"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import * as Stdio from "effect/Stdio"
 import * as Terminal from "effect/Terminal"
+import { Queue } from "kongtask"
+import * as Testing from "kongtask/testing"
 import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
+import { CheckFile } from "../examples/link-checker/CheckFile.ts"
+import { CheckFileLive } from "../examples/link-checker/CheckFileLive.ts"
 import type { Link } from "../examples/link-checker/document.ts"
 import { parse } from "../examples/link-checker/links.ts"
 import { makeDisplay } from "../examples/link-checker/progress.ts"
 import { report } from "../examples/link-checker/report.ts"
+import { Runs } from "../examples/link-checker/Runs.ts"
 import * as Database from "./support/database.ts"
 import { makeDirectory } from "./support/directory.ts"
 import { type Child, spawnScript } from "./support/process.ts"
@@ -250,6 +256,34 @@ describe("the progress", () => {
         "\r\u001b[2K"
       ])
     }))
+})
+
+describe("a run", () => {
+  const Program = Layer.provideMerge(CheckFileLive, Layer.provideMerge(Runs.layer, Testing.layerEmbedded())).pipe(
+    Layer.provideMerge(NodeServices.layer)
+  )
+
+  it.live(
+    "adds a job a file, once, whose handler puts the counts and tells what is broken",
+    () =>
+      Effect.gen(function*() {
+        const folder = yield* makeDirectory("data")
+        writeFileSync(join(folder, "good.md"), "# Good\n\n[itself](#good)\n")
+        writeFileSync(join(folder, "bad.md"), "[nowhere](gone.md)\n")
+        const runs = yield* Runs
+        const run = yield* runs.begin(folder, ["good.md", "bad.md"])
+        yield* Testing.assertAdded(CheckFile, { payload: { run: run.id, root: folder, file: "bad.md" }, times: 1 })
+        yield* runs.begin(folder, ["good.md", "bad.md"])
+        assert.strictEqual(yield* Queue.count({ task: CheckFile }), 2)
+
+        const { completed, retried } = yield* Testing.drain({ tasks: [CheckFile] })
+        assert.deepStrictEqual([completed, retried >= 1], [1, true])
+        assert.deepStrictEqual(yield* runs.progress(run.id), { files: 2, left: 1, failing: 1 })
+        const [left] = yield* Queue.list({ task: CheckFile })
+        assert.include(left?.lastError, "line 1: gone.md")
+      }).pipe(Effect.scoped, Effect.provide(Program)),
+    60_000
+  )
 })
 
 const main = new URL("../examples/link-checker/main.ts", import.meta.url)
