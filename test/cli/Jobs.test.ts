@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, type Layer, Schema, type Scope } from "effect"
-import { type Job, Queue, Task } from "kongtask"
+import { type Job, Queue, Task, Worker } from "kongtask"
 import * as Cli from "../support/cli.ts"
 import * as Test from "../support/kongtask.ts"
 
@@ -227,5 +227,35 @@ describe("changing jobs", () => {
         "scheduled",
         Date.parse("2090-01-31T08:00:00Z")
       ])
+    }))
+})
+
+describe("jobs that have stopped", () => {
+  test("are shown with their results while they are kept", () =>
+    Effect.gen(function*() {
+      expect((yield* Cli.json(["jobs", "history"])).answer).toEqual([])
+      const Sum = Task.make("sum", { payload: Schema.Array(Schema.Finite), success: Schema.Finite })
+      const job = yield* Queue.add(Sum, [1, 2, 3], { retain: "1 hour", jobKey: "once" })
+      yield* Worker.runOnce({ tasks: [Sum] }).pipe(
+        Effect.provide(Sum.toLayer((numbers) => Effect.succeed(numbers.reduce((sum, each) => sum + each, 0))))
+      )
+      expect((yield* Cli.json(["jobs", "history", "--state", "completed", "--task", "sum"])).answer).toMatchObject([
+        { id: job.id, state: "completed", result: 6, failedAttempts: [] }
+      ])
+      expect((yield* Cli.json(["jobs", "history", "--state", "failed"])).answer).toEqual([])
+      expect((yield* Cli.json(["jobs", "show", "--key", "once"])).answer).toMatchObject({ id: job.id, result: 6 })
+      expect((yield* Cli.onDatabase(["jobs", "show", job.id])).stdout).toMatch(/^State +completed$/m)
+    }))
+
+  test("redrive makes ready those that failed with a text", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* addMails(3)
+      yield* Queue.fail([a!.id], "RateLimited: later")
+      yield* Queue.fail([b!.id], "NoSuchAddress")
+      expect((yield* Cli.onDatabase(["jobs", "redrive"])).code).toBe(2)
+      const args = ["jobs", "redrive", "--error", "RateLimited"]
+      expect((yield* Cli.json([...args, "--dry-run"])).answer).toEqual({ dryRun: true, matched: 1 })
+      expect((yield* Cli.json(args)).answer).toEqual({ changed: 1 })
+      expect(yield* Queue.count({ state: "failed" })).toBe(1)
     }))
 })

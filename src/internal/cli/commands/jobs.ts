@@ -16,6 +16,7 @@ import { Output } from "../Output.ts"
 import { notFound, usage } from "../problem.ts"
 import * as Table from "../table.ts"
 import { changes } from "./jobChanges.ts"
+import * as History from "./jobHistory.ts"
 
 const encodeJob = Schema.encodeSync(Schema.toCodecJson(Job.Job))
 const encodeAttempts = Schema.encodeSync(Schema.toCodecJson(Schema.Array(Job.FailedAttempt)))
@@ -135,21 +136,26 @@ const show = Command.make("show", {
     const id = Option.getOrUndefined(given)
     if ((id === undefined) === (key === undefined)) return yield* usage("Name the job by its id, or by --key.")
     const find = id === undefined ? Queue.getByKey(key!) : Queue.get((yield* ids([id]))[0]!)
-    const found = yield* find.pipe(
-      Effect.flatMap(Effect.fromOption),
-      Effect.mapError((error) => {
-        if (error._tag !== "NoSuchElementError") return error
-        const which = id === undefined ? `of the key "${key}"` : id
-        return notFound(`There is no job ${which}.`, "Completed and cancelled jobs are deleted.")
-      }),
-      Effect.flatMap((job) => Effect.map(Queue.failedAttempts(job.id), (attempts) => ({ job, attempts }))),
-      Effect.provide(Connection.services)
-    )
-    const { attempts, job } = found
-    yield* output.answer(
-      { ...encodeJob(job) as object, failedAttempts: encodeAttempts(attempts) },
-      showText(job, attempts)
-    )
+    const finished = id === undefined
+      ? Effect.map(Queue.history({ key: key!, limit: 1 }), ([last]) => Option.fromUndefinedOr(last))
+      : Queue.finished((yield* ids([id]))[0]!)
+    yield* Effect.gen(function*() {
+      const found = yield* find
+      if (Option.isSome(found)) {
+        const attempts = yield* Queue.failedAttempts(found.value.id)
+        const json = { ...encodeJob(found.value) as object, failedAttempts: encodeAttempts(attempts) }
+        return yield* output.answer(json, showText(found.value, attempts))
+      }
+      const stopped = yield* finished
+      if (Option.isSome(stopped)) {
+        return yield* output.answer(History.toJson(stopped.value), History.show(stopped.value))
+      }
+      const which = id === undefined ? `of the key "${key}"` : id
+      return yield* notFound(
+        `There is no job ${which}.`,
+        "Completed and cancelled jobs are deleted, unless the job, its task or its worker says for how long to retain them."
+      )
+    }).pipe(Effect.provide(Connection.services))
   })).pipe(Command.withDescription("Show one job, its payload, and what its attempts failed with."))
 
 const showText = Effect.fnUntraced(function*(job: Job.Job, attempts: ReadonlyArray<Job.FailedAttempt>) {
@@ -175,5 +181,5 @@ const showText = Effect.fnUntraced(function*(job: Job.Job, attempts: ReadonlyArr
 
 export const jobs = Command.make("jobs").pipe(
   Command.withDescription("Look at jobs and change them."),
-  Command.withSubcommands([list, show, ...changes])
+  Command.withSubcommands([list, show, History.history, ...changes, History.redrive])
 )
