@@ -3,10 +3,6 @@
 
 -- Batches: jobs that are held by the locks of an open transaction and nothing else. Planned once a session, as the claim.
 
--- The former forms of the two functions below.
-drop function if exists :schema._private_kongtask_lock_batch(text[], int);
-drop function if exists :schema._private_kongtask_lock_more(text, int, float8, bigint, int);
-
 -- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
 -- itself when it is idle for seconds. Plan and indexes as in the claim. One row a lane, since a row a job would cost both
 -- sides as much as all the rest: `task` is the place of the task's name, `payloads` a JSON array, the times 8 bytes each as
@@ -166,8 +162,6 @@ begin
   where batch.pool <> own_pool and batch.job_ids && suspects;
 end
 $body$;
-
-drop function if exists :schema._private_kongtask_complete_batch(text, bigint[]);
 
 -- Completes all jobs that this transaction holds, and takes the stream's note back. Their rows are where they were when
 -- they were locked: nobody else can have changed them. A tid scan.
