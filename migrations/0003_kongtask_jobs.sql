@@ -123,30 +123,6 @@ begin
 end
 $body$;
 
--- Every job with its names, its state and its payload: for people, and for Queue.get, list and count.
-create or replace view :schema.kongtask_jobs as
-select
-  job.id,
-  task.identifier as task,
-  :schema._private_kongtask_state(job.run_at, job.attempts, job.max_attempts, job.locked_at) as state,
-  queue.queue_name,
-  job.priority,
-  job.run_at,
-  job.attempts,
-  job.max_attempts,
-  job.last_error,
-  job.created_at,
-  job.updated_at,
-  job.key,
-  job.locked_at,
-  job.locked_by,
-  job.revision,
-  job.flags,
-  job.payload
-from :schema._private_jobs as job
-join :schema._private_tasks as task on task.id = job.task_id
-left join :schema._private_job_queues as queue on queue.id = job.job_queue_id;
-
 -- The functions below are planned once a session, for index scans only, however large the tables are by then: a plan
 -- that was made for an empty table reads it in whole until the next ANALYZE.
 --
@@ -543,7 +519,7 @@ begin
     ) as held
     where held.retain > 0 or exists (
       select from :schema._private_kongtask_job_details as detail where detail.job_id = held.id
-    )
+    ) or (held.outcome = 'cancelled' and exists (select from :schema._private_kongtask_listeners))
     on conflict (job_id) do update
     set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
       reason = coalesce(known.reason, excluded.reason), result = excluded.result;

@@ -136,6 +136,7 @@ declare
   parsed :schema.job_spec[];
   modes text[];
   mode text;
+  detail_of json[];
   result record;
 begin
   -- The usual refusal: seen before anything uses up an id.
@@ -192,6 +193,9 @@ begin
   end loop;
 
   if all_or_none and 'reject' = any (modes) then
+    detail_of := array(
+      select item.value from json_array_elements(details) with ordinality as item order by item.ordinality
+    );
     begin
       for result in
         select * from :schema._private_kongtask_add_specs(parsed, modes) as result order by result.place
@@ -203,8 +207,8 @@ begin
         if refused then
           raise exception 'the key is taken' using errcode = 'KTDUP';
         end if;
-        if result.is_added and json_typeof(details -> result.place - 1) = 'object' then
-          perform :schema._private_kongtask_put_details(array[job.id], json_build_array(details -> result.place - 1));
+        if result.is_added and json_typeof(detail_of[result.place]) = 'object' then
+          perform :schema._private_kongtask_put_details(array[job.id], json_build_array(detail_of[result.place]));
         end if;
       end loop;
     exception when sqlstate 'KTDUP' then
@@ -220,9 +224,11 @@ begin
       select * from :schema._private_kongtask_add_specs(parsed, modes)
     ), detailed as materialized (
       select :schema._private_kongtask_put_details(
-        array_agg((results.job).id order by results.place), json_agg(details -> results.place - 1 order by results.place)
+        array_agg((results.job).id order by results.place), json_agg(item.value order by results.place)
       )
-      from results where results.is_added
+      from results
+      join json_array_elements(details) with ordinality as item on item.ordinality = results.place
+      where results.is_added
     )
     select results.place, not results.is_added and modes[results.place] = 'reject', results.job
     from results where (select count(*) from detailed) > 0;

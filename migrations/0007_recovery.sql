@@ -128,8 +128,21 @@ begin
   delete from :schema._private_kongtask_failed_attempts as record
   where not exists (select from :schema._private_jobs as job where job.id = record.job_id);
 
-  delete from :schema._private_kongtask_job_details as detail
-  where not exists (select from :schema._private_jobs as job where job.id = detail.job_id);
+  -- Whatever has become of a job that is gone without a trigger's knowing, its bundle does not wait for it.
+  with orphans as (
+    delete from :schema._private_kongtask_job_details as detail
+    where not exists (select from :schema._private_jobs as job where job.id = detail.job_id)
+    returning detail.bundle_id, detail.stopped_at
+  )
+  insert into :schema._private_kongtask_bundle_steps (bundle_id, cancelled)
+  select orphans.bundle_id, count(*) from orphans
+  where orphans.bundle_id is not null and orphans.stopped_at is null
+  group by orphans.bundle_id;
+
+  perform :schema._private_kongtask_expire_bundles();
+
+  delete from :schema._private_kongtask_listeners as listener
+  where listener.name is null and listener.seen_at < now() - interval '2 minutes';
 
   delete from :schema._private_kongtask_batches as batch
   where not exists (select from :schema._private_kongtask_pools as pool where pool.id = batch.pool)

@@ -7,9 +7,9 @@
 -- means completed, because that is how graphile-worker completes jobs. Jobs without a details row are nobody's business
 -- here: they cost a probe of an index each, in one statement for all that a statement deletes.
 --
--- Bundles are counted in three places, each of which has locked the details rows in the order of job_id, and is left to do
--- with `bundle_id`: _private_kongtask_stop for members that leave (of those with `stopped_at` the end was counted when they
--- failed), and _private_kongtask_job_turned for members that fail and for failed ones that live again.
+-- Bundles are counted in three places: _private_kongtask_stop for members that leave (of those with `stopped_at` the end was
+-- counted when they failed), and _private_kongtask_job_turned for members that fail and for failed ones that live again. What
+-- is to be counted is noted as a step, and counted when the transaction commits. Listeners are told beside that.
 
 -- What the worker that claims a job is told of its details. Inlined.
 create or replace function :schema._private_kongtask_hand_over(details :schema._private_kongtask_job_details)
@@ -70,12 +70,20 @@ returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $body$
 begin
   update :schema._private_kongtask_job_details as detail
   set outcome = case when new_outcome = 'completed' then new_outcome else coalesce(detail.outcome, new_outcome) end,
     reason = coalesce(detail.reason, new_reason)
   where detail.job_id = any (job_ids);
+
+  -- Who listens must be told of what has no details, too.
+  if new_outcome = 'cancelled' and exists (select from :schema._private_kongtask_listeners) then
+    insert into :schema._private_kongtask_job_details (job_id, outcome, reason)
+    select job.id, new_outcome, new_reason from unnest(job_ids) as job (id) order by job.id
+    on conflict (job_id) do nothing;
+  end if;
 end
 $body$;
 
@@ -120,6 +128,7 @@ returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $body$
 #variable_conflict use_column
 declare
@@ -161,6 +170,29 @@ begin
     set state = excluded.state, payload = excluded.payload, attempts = excluded.attempts, started_at = excluded.started_at,
       stopped_at = excluded.stopped_at, error = excluded.error, failed_attempts = excluded.failed_attempts,
       result = excluded.result, is_retained = excluded.is_retained, expires_at = excluded.expires_at
+  ), members as materialized (
+    -- Those that had failed are counted; one of them may be completed by hand.
+    select stopped.id, stopped.revision, stopped.task_id, stopped.state, stopped.bundle_id, stopped.result,
+      stopped.last_error, stopped.stopped_at is not null as is_counted
+    from stopped
+    join :schema._private_kongtask_bundles as bundle on bundle.id = stopped.bundle_id and bundle.done_at is null
+    where stopped.stopped_at is null or stopped.state = 'completed'
+  ), outcomes as (
+    insert into :schema._private_kongtask_bundle_outcomes as outcome
+      (bundle_id, job_id, revision, task, state, tag, message, result)
+    select bundle_id, id, revision, :schema._private_kongtask_task_name(task_id), state,
+      case when state = 'failed' then 'Error' end, case when state = 'failed' then coalesce(last_error, '') end,
+      case when state = 'completed' then result end
+    from members
+    on conflict (bundle_id, job_id, revision) do update
+    set state = excluded.state, tag = null, message = null, data = null, result = excluded.result
+  ), steps as (
+    insert into :schema._private_kongtask_bundle_steps (bundle_id, completed, failed, cancelled)
+    select bundle_id, count(*) filter (where state = 'completed'),
+      count(*) filter (where state = 'failed') - count(*) filter (where is_counted),
+      count(*) filter (where state = 'cancelled')
+    from members
+    group by bundle_id
   )
   select array_agg(id order by id) filter (where awaited) into awaited_ids from stopped;
 
@@ -181,6 +213,7 @@ returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $body$
 declare
   ids bigint[];
@@ -193,6 +226,11 @@ begin
   );
   if ids <> '{}' then
     perform :schema._private_kongtask_mark(ids, 'cancelled', 'replaced by its key');
+    if exists (select from :schema._private_kongtask_listeners) then
+      perform :schema._private_kongtask_announce_jobs(
+        array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled'
+      );
+    end if;
     perform :schema._private_kongtask_stop(array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled');
   end if;
 end
@@ -458,10 +496,19 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $body$
 declare
   ids bigint[];
 begin
+  -- A job that had failed had stopped.
+  if exists (select from :schema._private_kongtask_listeners) then
+    perform :schema._private_kongtask_announce_jobs(array(
+      select cast(row(gone.*) as :schema._private_jobs) from gone
+      where not (gone.attempts >= gone.max_attempts and (gone.locked_at is null or gone.locked_at = 'infinity'))
+    ));
+  end if;
+
   ids := array(
     select detail.job_id
     from gone
@@ -490,6 +537,7 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set jit = off
 as $body$
 declare
   detail :schema._private_kongtask_job_details;
@@ -502,10 +550,20 @@ begin
     if detail.awaited then
       perform :schema._private_kongtask_tell(array[new.id]);
     end if;
+    if detail.bundle_id is not null then
+      perform :schema._private_kongtask_member_failed(detail.bundle_id, new, detail.outcome);
+    end if;
+    if exists (select from :schema._private_kongtask_listeners) then
+      perform :schema._private_kongtask_announce_jobs(array[new], coalesce(detail.outcome, 'failed'));
+    end if;
   else
     update :schema._private_kongtask_job_details as known
     set outcome = null, reason = null, stopped_at = null
-    where known.job_id = new.id and known.stopped_at is not null;
+    where known.job_id = new.id and known.stopped_at is not null
+    returning * into detail;
+    if detail.bundle_id is not null then
+      perform :schema._private_kongtask_member_lives(detail.bundle_id, new);
+    end if;
   end if;
   return null;
 end

@@ -69,11 +69,59 @@ CREATE TABLE graphile_worker._private_kongtask_batches (
   CONSTRAINT _private_kongtask_batches_pkey PRIMARY KEY (stream)
 ) WITH (fillfactor=10);
 
+CREATE TABLE graphile_worker._private_kongtask_bundle_outcomes (
+  bundle_id bigint NOT NULL,
+  job_id bigint NOT NULL,
+  revision integer NOT NULL,
+  task text NOT NULL,
+  state text NOT NULL,
+  tag text,
+  message text,
+  data json,
+  result json,
+  stopped_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT _private_kongtask_bundle_outcomes_pkey PRIMARY KEY (bundle_id, job_id, revision),
+  CONSTRAINT kongtask_bundle_outcomes_state_check CHECK ((state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+CREATE TABLE graphile_worker._private_kongtask_bundle_steps (
+  txid bigint DEFAULT txid_current() NOT NULL,
+  bundle_id bigint NOT NULL,
+  jobs integer DEFAULT 0 NOT NULL,
+  completed integer DEFAULT 0 NOT NULL,
+  failed integer DEFAULT 0 NOT NULL,
+  cancelled integer DEFAULT 0 NOT NULL
+);
+
+CREATE TABLE graphile_worker._private_kongtask_bundles (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  name text,
+  origin text,
+  jobs integer NOT NULL,
+  completed integer DEFAULT 0 NOT NULL,
+  failed integer DEFAULT 0 NOT NULL,
+  cancelled integer DEFAULT 0 NOT NULL,
+  completions json,
+  retain interval,
+  created_at timestamp with time zone DEFAULT now() NOT NULL,
+  done_at timestamp with time zone,
+  expires_at timestamp with time zone,
+  CONSTRAINT _private_kongtask_bundles_pkey PRIMARY KEY (id)
+) WITH (fillfactor=50);
+
 CREATE TABLE graphile_worker._private_kongtask_cancellations (
   job_id bigint NOT NULL,
   requested_at timestamp with time zone DEFAULT now() NOT NULL,
   CONSTRAINT _private_kongtask_cancellations_pkey PRIMARY KEY (job_id)
 );
+
+CREATE TABLE graphile_worker._private_kongtask_events (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  listener_id bigint NOT NULL,
+  event json NOT NULL,
+  taken_until timestamp with time zone,
+  CONSTRAINT _private_kongtask_events_pkey PRIMARY KEY (id)
+) WITH (fillfactor=80);
 
 CREATE TABLE graphile_worker._private_kongtask_failed_attempts (
   job_id bigint NOT NULL,
@@ -136,6 +184,18 @@ CREATE TABLE graphile_worker._private_kongtask_job_details (
   CONSTRAINT _private_kongtask_job_details_pkey PRIMARY KEY (job_id),
   CONSTRAINT kongtask_job_details_outcome_check CHECK ((outcome = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
 ) WITH (fillfactor=80);
+
+CREATE TABLE graphile_worker._private_kongtask_listeners (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  name text,
+  tasks text[],
+  bundle_id bigint,
+  bundle_name text,
+  origin text,
+  seen_at timestamp with time zone DEFAULT now() NOT NULL,
+  CONSTRAINT _private_kongtask_listeners_pkey PRIMARY KEY (id),
+  CONSTRAINT _private_kongtask_listeners_name_key UNIQUE (name)
+) WITH (fillfactor=50);
 
 CREATE TABLE graphile_worker._private_kongtask_migrations (
   id integer NOT NULL,
@@ -216,7 +276,15 @@ ALTER TABLE graphile_worker._private_known_crontabs ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_batches ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE graphile_worker._private_kongtask_bundle_outcomes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_bundle_steps ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_bundles ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE graphile_worker._private_kongtask_cancellations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_events ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_failed_attempts ENABLE ROW LEVEL SECURITY;
 
@@ -225,6 +293,8 @@ ALTER TABLE graphile_worker._private_kongtask_history ENABLE ROW LEVEL SECURITY;
 ALTER TABLE graphile_worker._private_kongtask_housekeeping ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_job_details ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE graphile_worker._private_kongtask_listeners ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE graphile_worker._private_kongtask_pools ENABLE ROW LEVEL SECURITY;
 
@@ -238,6 +308,38 @@ ALTER TABLE graphile_worker._private_kongtask_schedules ENABLE ROW LEVEL SECURIT
 
 ALTER TABLE graphile_worker._private_tasks ENABLE ROW LEVEL SECURITY;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_bundle(bundle_name text, bundle_origin text, bundle_retain double precision, bundle_completions json, specs json, payloads json, details json)
+ RETURNS TABLE(bundle graphile_worker._private_kongtask_bundles, place integer, refused boolean, job graphile_worker._private_jobs)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET jit TO 'off'
+AS $function$
+declare
+  result record;
+begin
+  insert into "graphile_worker"._private_kongtask_bundles (name, origin, jobs, completions, retain)
+  values (
+    bundle_name, bundle_origin, json_array_length(specs), bundle_completions, bundle_retain * interval '1 millisecond'
+  )
+  returning * into bundle;
+
+  for result in
+    select * from "graphile_worker"._private_kongtask_add_jobs(
+      specs, payloads, true, "graphile_worker"._private_kongtask_member_details(bundle, details)
+    )
+  loop
+    place := result.place;
+    refused := result.refused;
+    job := result.job;
+    return next;
+    if refused then
+      delete from "graphile_worker"._private_kongtask_bundles as added where added.id = bundle.id;
+      return;
+    end if;
+  end loop;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_jobs(specs json, payloads json, all_or_none boolean, details json DEFAULT NULL::json)
  RETURNS TABLE(place integer, refused boolean, job graphile_worker._private_jobs)
  LANGUAGE plpgsql
@@ -249,6 +351,7 @@ declare
   parsed "graphile_worker".job_spec[];
   modes text[];
   mode text;
+  detail_of json[];
   result record;
 begin
   -- The usual refusal: seen before anything uses up an id.
@@ -305,6 +408,9 @@ begin
   end loop;
 
   if all_or_none and 'reject' = any (modes) then
+    detail_of := array(
+      select item.value from json_array_elements(details) with ordinality as item order by item.ordinality
+    );
     begin
       for result in
         select * from "graphile_worker"._private_kongtask_add_specs(parsed, modes) as result order by result.place
@@ -316,8 +422,8 @@ begin
         if refused then
           raise exception 'the key is taken' using errcode = 'KTDUP';
         end if;
-        if result.is_added and json_typeof(details -> result.place - 1) = 'object' then
-          perform "graphile_worker"._private_kongtask_put_details(array[job.id], json_build_array(details -> result.place - 1));
+        if result.is_added and json_typeof(detail_of[result.place]) = 'object' then
+          perform "graphile_worker"._private_kongtask_put_details(array[job.id], json_build_array(detail_of[result.place]));
         end if;
       end loop;
     exception when sqlstate 'KTDUP' then
@@ -333,9 +439,11 @@ begin
       select * from "graphile_worker"._private_kongtask_add_specs(parsed, modes)
     ), detailed as materialized (
       select "graphile_worker"._private_kongtask_put_details(
-        array_agg((results.job).id order by results.place), json_agg(details -> results.place - 1 order by results.place)
+        array_agg((results.job).id order by results.place), json_agg(item.value order by results.place)
       )
-      from results where results.is_added
+      from results
+      join json_array_elements(details) with ordinality as item on item.ordinality = results.place
+      where results.is_added
     )
     select results.place, not results.is_added and modes[results.place] = 'reject', results.job
     from results where (select count(*) from detailed) > 0;
@@ -662,6 +770,137 @@ begin
 
   if added > 0 then
     perform "graphile_worker"._private_kongtask_notify(added);
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_add_to_bundle(of_bundle bigint, specs json, payloads json, details json)
+ RETURNS TABLE(bundle graphile_worker._private_kongtask_bundles, place integer, refused boolean, job graphile_worker._private_jobs, problem text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET jit TO 'off'
+AS $function$
+declare
+  result record;
+begin
+  select * into bundle from "graphile_worker"._private_kongtask_bundles as known where known.id = of_bundle;
+  if bundle.id is null or bundle.done_at is not null then
+    return next;
+    return;
+  end if;
+
+  select format('are of task "%s", of which the completion task "%s" takes no outcomes', spec.value ->> 0,
+    completion.value -> 'spec' ->> 0)
+  into problem
+  from json_array_elements(bundle.completions) as completion
+  cross join json_array_elements(specs) as spec
+  where json_typeof(completion.value -> 'tasks') = 'array' and not exists (
+    select from json_array_elements_text(completion.value -> 'tasks') as known where known = spec.value ->> 0
+  )
+  limit 1;
+  if problem is not null then
+    return next;
+    return;
+  end if;
+
+  for result in
+    select * from "graphile_worker"._private_kongtask_add_jobs(
+      specs, payloads, true, "graphile_worker"._private_kongtask_member_details(bundle, details)
+    )
+  loop
+    place := result.place;
+    refused := result.refused;
+    job := result.job;
+    return next;
+    if refused then
+      return;
+    end if;
+  end loop;
+
+  insert into "graphile_worker"._private_kongtask_bundle_steps (bundle_id, jobs) values (bundle.id, json_array_length(specs));
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_announce(events json)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET jit TO 'off'
+AS $function$
+declare
+  kept_for text[];
+  sent json[];
+begin
+  with told as materialized (
+    select item.value as event, item.ordinality as place, item.value ->> 'task' as task,
+      case when item.value ->> '_tag' = 'JobStopped' then item.value ->> 'bundle'
+        else item.value -> 'bundle' ->> 'id' end as bundle_id,
+      case when item.value ->> '_tag' = 'JobStopped' then item.value ->> 'origin'
+        else item.value -> 'bundle' ->> 'origin' end as origin,
+      case when item.value ->> '_tag' = 'BundleDone' then item.value -> 'bundle' ->> 'name' end as bundle_name
+    from json_array_elements(events) with ordinality as item
+  ), matched as materialized (
+    select told.event, told.place, listener.id as listener_id, listener.name
+    from told
+    join "graphile_worker"._private_kongtask_listeners as listener
+      on (listener.name is not null or listener.seen_at > now() - interval '2 minutes')
+      and (listener.tasks is null or told.task = any (listener.tasks))
+      and (listener.bundle_id is null or listener.bundle_id::text = told.bundle_id)
+      and (listener.bundle_name is null or listener.bundle_name = told.bundle_name)
+      and (listener.origin is null or listener.origin = told.origin)
+  ), kept as (
+    insert into "graphile_worker"._private_kongtask_events (listener_id, event)
+    select matched.listener_id, matched.event from matched where matched.name is not null
+    order by matched.place
+  )
+  select
+    array(select distinct matched.name from matched where matched.name is not null),
+    array(
+      select json_agg(part.event order by part.place)
+      from (
+        select each.event, each.place, sum(octet_length(each.event::text) + 2) over (order by each.place) / 4500 as chunk
+        from (
+          select distinct on (matched.place) matched.place, matched.event from matched where matched.name is null
+          order by matched.place
+        ) as each
+      ) as part
+      group by part.chunk
+    )
+  into kept_for, sent;
+
+  perform pg_notify('kongtask:stopped', json_build_object('schema', 'graphile_worker', 'events', message)::text)
+  from unnest(sent) as message;
+  if kept_for <> '{}' then
+    perform pg_notify('kongtask:stopped', json_build_object('schema', 'graphile_worker', 'kept', kept_for)::text);
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_announce_jobs(jobs graphile_worker._private_jobs[], state text DEFAULT NULL::text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+declare
+  events json;
+begin
+  select json_agg(json_build_object(
+    '_tag', 'JobStopped', 'job', job.id::text, 'task', "graphile_worker"._private_kongtask_task_name(job.task_id),
+    'state', coalesce(announce_jobs.state, detail.outcome, 'completed'), 'bundle', detail.bundle_id::text,
+    'origin', detail.origin
+  ) order by job.id)
+  into events
+  from (select _private_kongtask_announce_jobs.state as state) as announce_jobs
+  cross join unnest(jobs) as job
+  left join lateral (
+    select known.outcome, known.bundle_id, known.origin from "graphile_worker"._private_kongtask_job_details as known
+    where known.job_id = job.id
+    offset 0
+  ) as detail on true;
+  if events is not null then
+    perform "graphile_worker"._private_kongtask_announce(events);
   end if;
 end
 $function$;
@@ -1102,6 +1341,70 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_bundle(bundle graphile_worker._private_kongtask_bundles)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+declare
+  outcome constant text := case when bundle.completed = bundle.jobs then 'success' else 'failure' end;
+  completion json;
+  outcomes json;
+  is_too_large boolean;
+  takes_outcomes boolean;
+  payload json;
+begin
+  for completion in
+    select item.value from json_array_elements(bundle.completions) with ordinality as item
+    where item.value ->> 'on' in ('complete', outcome)
+    order by item.ordinality
+  loop
+    takes_outcomes := json_typeof(completion -> 'tasks') = 'array';
+    if takes_outcomes and outcomes is null and is_too_large is not true then
+      select coalesce(sum(
+        100 + octet_length(known.task) + coalesce(octet_length(known.message), 0)
+          + coalesce(octet_length(known.data::text), 0) + coalesce(octet_length(known.result::text), 0)
+      ), 0) > 64 * 1024 * 1024
+      into is_too_large
+      from "graphile_worker"._private_kongtask_bundle_outcomes as known
+      where known.bundle_id = bundle.id;
+      if not is_too_large then
+        select coalesce(json_agg("graphile_worker"._private_kongtask_describe_outcome(known) order by known.job_id, known.revision), '[]')
+        into outcomes
+        from "graphile_worker"._private_kongtask_bundle_outcomes as known
+        where known.bundle_id = bundle.id;
+      end if;
+    end if;
+    payload := case
+      when not takes_outcomes then json_build_object(
+        'bundle', "graphile_worker"._private_kongtask_summarise_bundle(bundle), 'data', completion -> 'data', 'outcomes', json '[]'
+      )
+      when is_too_large then json_build_object(
+        'bundle', "graphile_worker"._private_kongtask_summarise_bundle(bundle), 'data', completion -> 'data'
+      )
+      else json_build_object(
+        'bundle', "graphile_worker"._private_kongtask_summarise_bundle(bundle), 'data', completion -> 'data', 'outcomes', outcomes
+      )
+    end;
+    perform from "graphile_worker"._private_kongtask_add_jobs(
+      json_build_array(completion -> 'spec'), json_build_array(payload), false,
+      case when json_typeof(completion -> 'details') = 'object' then json_build_array(completion -> 'details') end
+    );
+  end loop;
+
+  perform pg_notify(
+    'kongtask:stopped', json_build_object('schema', 'graphile_worker', 'bundle', bundle.id::text)::text
+  );
+  if exists (select from "graphile_worker"._private_kongtask_listeners) then
+    perform "graphile_worker"._private_kongtask_announce(json_build_array(json_build_object(
+      '_tag', 'BundleDone', 'bundle', "graphile_worker"._private_kongtask_summarise_bundle(bundle)
+    )));
+  end if;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_held(own_stream text)
  RETURNS void
  LANGUAGE plpgsql
@@ -1145,6 +1448,51 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_count_steps()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+declare
+  step record;
+  bundle "graphile_worker"._private_kongtask_bundles;
+begin
+  for step in
+    with own as (
+      delete from "graphile_worker"._private_kongtask_bundle_steps as noted where noted.txid = txid_current() returning *
+    )
+    select own.bundle_id, sum(own.jobs)::int as jobs, sum(own.completed)::int as completed, sum(own.failed)::int as failed,
+      sum(own.cancelled)::int as cancelled, min(own.failed) < 0 or min(own.cancelled) < 0 as has_revived
+    from own
+    group by own.bundle_id
+    order by own.bundle_id
+  loop
+    update "graphile_worker"._private_kongtask_bundles as known
+    set jobs = known.jobs + step.jobs, completed = known.completed + step.completed, failed = known.failed + step.failed,
+      cancelled = known.cancelled + step.cancelled
+    where known.id = step.bundle_id and known.done_at is null
+    returning * into bundle;
+
+    if bundle.id is null and step.jobs > 0 then
+      raise exception 'bundle % is done or deleted', step.bundle_id using errcode = 'KTBDN';
+    elsif bundle.id is null and step.has_revived then
+      raise exception 'bundle % was done while one of its failed jobs was made ready', step.bundle_id
+        using errcode = 'serialization_failure';
+    elsif bundle.completed + bundle.failed + bundle.cancelled = bundle.jobs then
+      update "graphile_worker"._private_kongtask_bundles as known
+      set done_at = now(), expires_at = now() + known.retain
+      where known.id = step.bundle_id
+      returning * into bundle;
+      perform "graphile_worker"._private_kongtask_complete_bundle(bundle);
+    end if;
+  end loop;
+  return null;
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_create_names(identifiers text[], queue_names text[])
  RETURNS void
  LANGUAGE plpgsql
@@ -1167,6 +1515,27 @@ begin
   where name is not null and queue.id is null
   order by name
   on conflict (queue_name) do nothing;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_delete_bundles(bundle_ids bigint[])
+ RETURNS SETOF graphile_worker._private_kongtask_bundles
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+begin
+  perform "graphile_worker"._private_kongtask_cancel(member.job_id)
+  from (
+    select detail.job_id from "graphile_worker"._private_kongtask_job_details as detail
+    where detail.bundle_id = any (bundle_ids)
+    order by detail.job_id
+  ) as member;
+
+  update "graphile_worker"._private_kongtask_job_details as detail set bundle_id = null where detail.bundle_id = any (bundle_ids);
+  delete from "graphile_worker"._private_kongtask_bundle_outcomes as outcome where outcome.bundle_id = any (bundle_ids);
+  return query delete from "graphile_worker"._private_kongtask_bundles as bundle where bundle.id = any (bundle_ids) returning *;
 end
 $function$;
 
@@ -1228,6 +1597,16 @@ AS $function$
     $1.flags::text
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_describe_bundle(bundle graphile_worker._private_kongtask_bundles)
+ RETURNS TABLE(id text, name text, origin text, jobs integer, completed integer, failed integer, cancelled integer, created_at double precision, done_at double precision)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select $1.id::text, $1.name, $1.origin, $1.jobs, $1.completed, $1.failed, $1.cancelled,
+    "graphile_worker"._private_kongtask_millis($1.created_at), "graphile_worker"._private_kongtask_millis($1.done_at)
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_describe_finished(past graphile_worker._private_kongtask_history)
  RETURNS TABLE(id text, revision integer, task text, queue_name text, state text, payload text, priority integer, run_at double precision, attempts integer, max_attempts integer, key text, flags text, created_at double precision, started_at double precision, stopped_at double precision, error text, failed_attempts text, result text, origin text, metadata text, bundle text, expires_at double precision)
  LANGUAGE sql
@@ -1239,6 +1618,54 @@ AS $function$
     "graphile_worker"._private_kongtask_millis(past.created_at), "graphile_worker"._private_kongtask_millis(past.started_at),
     "graphile_worker"._private_kongtask_millis(past.stopped_at), past.error, past.failed_attempts::text, past.result::text,
     past.origin, past.metadata::text, past.bundle_id::text, "graphile_worker"._private_kongtask_millis(past.expires_at)
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_describe_outcome(outcome graphile_worker._private_kongtask_bundle_outcomes)
+ RETURNS json
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case
+    when $1.state = 'completed' and $1.result is null
+      then json_build_object('_tag', 'Completed', 'job', $1.job_id::text, 'task', $1.task)
+    when $1.state = 'completed'
+      then json_build_object('_tag', 'Completed', 'job', $1.job_id::text, 'task', $1.task, 'result', $1.result)
+    when $1.state = 'cancelled'
+      then json_build_object('_tag', 'Cancelled', 'job', $1.job_id::text, 'task', $1.task)
+    when $1.data is null
+      then json_build_object(
+        '_tag', 'Failed', 'job', $1.job_id::text, 'task', $1.task, 'tag', $1.tag, 'message', $1.message
+      )
+    else json_build_object(
+      '_tag', 'Failed', 'job', $1.job_id::text, 'task', $1.task, 'tag', $1.tag, 'message', $1.message, 'error', $1.data
+    )
+  end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_expire_bundles()
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+declare
+  expired bigint[];
+begin
+  with chosen as (
+    select bundle.id from "graphile_worker"._private_kongtask_bundles as bundle
+    where bundle.expires_at < now()
+    order by bundle.expires_at limit 100
+    for update skip locked
+  ), deleted as (
+    delete from "graphile_worker"._private_kongtask_bundles as bundle using chosen where bundle.id = chosen.id returning bundle.id
+  )
+  select array_agg(deleted.id) into expired from deleted;
+
+  delete from "graphile_worker"._private_kongtask_bundle_outcomes as outcome where outcome.bundle_id = any (expired);
+  return coalesce(cardinality(expired), 0);
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_failures_of(job_id bigint)
@@ -1563,6 +1990,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_job_turned()
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
+ SET jit TO 'off'
 AS $function$
 declare
   detail "graphile_worker"._private_kongtask_job_details;
@@ -1575,10 +2003,20 @@ begin
     if detail.awaited then
       perform "graphile_worker"._private_kongtask_tell(array[new.id]);
     end if;
+    if detail.bundle_id is not null then
+      perform "graphile_worker"._private_kongtask_member_failed(detail.bundle_id, new, detail.outcome);
+    end if;
+    if exists (select from "graphile_worker"._private_kongtask_listeners) then
+      perform "graphile_worker"._private_kongtask_announce_jobs(array[new], coalesce(detail.outcome, 'failed'));
+    end if;
   else
     update "graphile_worker"._private_kongtask_job_details as known
     set outcome = null, reason = null, stopped_at = null
-    where known.job_id = new.id and known.stopped_at is not null;
+    where known.job_id = new.id and known.stopped_at is not null
+    returning * into detail;
+    if detail.bundle_id is not null then
+      perform "graphile_worker"._private_kongtask_member_lives(detail.bundle_id, new);
+    end if;
   end if;
   return null;
 end
@@ -1590,10 +2028,19 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_jobs_deleted()
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
+ SET jit TO 'off'
 AS $function$
 declare
   ids bigint[];
 begin
+  -- A job that had failed had stopped.
+  if exists (select from "graphile_worker"._private_kongtask_listeners) then
+    perform "graphile_worker"._private_kongtask_announce_jobs(array(
+      select cast(row(gone.*) as "graphile_worker"._private_jobs) from gone
+      where not (gone.attempts >= gone.max_attempts and (gone.locked_at is null or gone.locked_at = 'infinity'))
+    ));
+  end if;
+
   ids := array(
     select detail.job_id
     from gone
@@ -1620,12 +2067,91 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_mark(job_ids bigint
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
+ SET jit TO 'off'
 AS $function$
 begin
   update "graphile_worker"._private_kongtask_job_details as detail
   set outcome = case when new_outcome = 'completed' then new_outcome else coalesce(detail.outcome, new_outcome) end,
     reason = coalesce(detail.reason, new_reason)
   where detail.job_id = any (job_ids);
+
+  -- Who listens must be told of what has no details, too.
+  if new_outcome = 'cancelled' and exists (select from "graphile_worker"._private_kongtask_listeners) then
+    insert into "graphile_worker"._private_kongtask_job_details (job_id, outcome, reason)
+    select job.id, new_outcome, new_reason from unnest(job_ids) as job (id) order by job.id
+    on conflict (job_id) do nothing;
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_member_details(bundle graphile_worker._private_kongtask_bundles, details json)
+ RETURNS json
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select json_agg(json_build_object(
+    'bundle', $1.id::text, 'retain', detail.value -> 'retain', 'awaited', detail.value -> 'awaited',
+    'origin', coalesce(detail.value ->> 'origin', $1.origin), 'metadata', detail.value -> 'metadata',
+    'trace', detail.value -> 'trace'
+  ) order by detail.ordinality)
+  from json_array_elements($2) with ordinality as detail
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_member_failed(of_bundle bigint, job graphile_worker._private_jobs, state text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+#variable_conflict use_column
+begin
+  with noted as (
+    insert into "graphile_worker"._private_kongtask_bundle_outcomes (bundle_id, job_id, revision, task, state, tag, message, data)
+    select bundle.id, job.id, job.revision, "graphile_worker"._private_kongtask_task_name(job.task_id),
+      _private_kongtask_member_failed.state, coalesce(record.tag, 'Error'), coalesce(job.last_error, ''), record.data
+    from "graphile_worker"._private_kongtask_bundles as bundle
+    left join lateral (
+      select known.tag, known.data from "graphile_worker"._private_kongtask_failed_attempts as known
+      -- Written by the transaction that fails the job.
+      where known.job_id = job.id and known.failed_at = now()
+      order by known.attempt desc limit 1
+    ) as record on true
+    where bundle.id = of_bundle and bundle.done_at is null
+    on conflict (bundle_id, job_id, revision) do nothing
+    returning bundle_id, state
+  )
+  insert into "graphile_worker"._private_kongtask_bundle_steps (bundle_id, failed, cancelled)
+  select bundle_id, (state = 'failed')::int, (state = 'cancelled')::int from noted;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_member_lives(of_bundle bigint, job graphile_worker._private_jobs)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+begin
+  if exists (
+    select from "graphile_worker"._private_kongtask_bundles as bundle where bundle.id = of_bundle and bundle.done_at is null
+  ) then
+    with revived as (
+      delete from "graphile_worker"._private_kongtask_bundle_outcomes as outcome
+      where outcome.bundle_id = of_bundle and outcome.job_id = job.id
+        and outcome.revision = (
+          select max(last.revision) from "graphile_worker"._private_kongtask_bundle_outcomes as last
+          where last.bundle_id = of_bundle and last.job_id = job.id
+        )
+      returning outcome.state
+    )
+    insert into "graphile_worker"._private_kongtask_bundle_steps (bundle_id, failed, cancelled)
+    select of_bundle, -(revived.state = 'failed')::int, -(revived.state = 'cancelled')::int from revived;
+  else
+    update "graphile_worker"._private_kongtask_job_details as detail set bundle_id = null where detail.job_id = job.id;
+  end if;
 end
 $function$;
 
@@ -2008,6 +2534,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_replace(jobs graphi
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
+ SET jit TO 'off'
 AS $function$
 declare
   ids bigint[];
@@ -2020,6 +2547,11 @@ begin
   );
   if ids <> '{}' then
     perform "graphile_worker"._private_kongtask_mark(ids, 'cancelled', 'replaced by its key');
+    if exists (select from "graphile_worker"._private_kongtask_listeners) then
+      perform "graphile_worker"._private_kongtask_announce_jobs(
+        array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled'
+      );
+    end if;
     perform "graphile_worker"._private_kongtask_stop(array(select job from unnest(jobs) as job where job.id = any (ids)), 'cancelled');
   end if;
 end
@@ -2196,7 +2728,7 @@ begin
     ) as held
     where held.retain > 0 or exists (
       select from "graphile_worker"._private_kongtask_job_details as detail where detail.job_id = held.id
-    )
+    ) or (held.outcome = 'cancelled' and exists (select from "graphile_worker"._private_kongtask_listeners))
     on conflict (job_id) do update
     set retain = coalesce(known.retain, excluded.retain), outcome = coalesce(known.outcome, excluded.outcome),
       reason = coalesce(known.reason, excluded.reason), result = excluded.result;
@@ -2334,6 +2866,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_stop(jobs graphile_
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
+ SET jit TO 'off'
 AS $function$
 #variable_conflict use_column
 declare
@@ -2375,6 +2908,29 @@ begin
     set state = excluded.state, payload = excluded.payload, attempts = excluded.attempts, started_at = excluded.started_at,
       stopped_at = excluded.stopped_at, error = excluded.error, failed_attempts = excluded.failed_attempts,
       result = excluded.result, is_retained = excluded.is_retained, expires_at = excluded.expires_at
+  ), members as materialized (
+    -- Those that had failed are counted; one of them may be completed by hand.
+    select stopped.id, stopped.revision, stopped.task_id, stopped.state, stopped.bundle_id, stopped.result,
+      stopped.last_error, stopped.stopped_at is not null as is_counted
+    from stopped
+    join "graphile_worker"._private_kongtask_bundles as bundle on bundle.id = stopped.bundle_id and bundle.done_at is null
+    where stopped.stopped_at is null or stopped.state = 'completed'
+  ), outcomes as (
+    insert into "graphile_worker"._private_kongtask_bundle_outcomes as outcome
+      (bundle_id, job_id, revision, task, state, tag, message, result)
+    select bundle_id, id, revision, "graphile_worker"._private_kongtask_task_name(task_id), state,
+      case when state = 'failed' then 'Error' end, case when state = 'failed' then coalesce(last_error, '') end,
+      case when state = 'completed' then result end
+    from members
+    on conflict (bundle_id, job_id, revision) do update
+    set state = excluded.state, tag = null, message = null, data = null, result = excluded.result
+  ), steps as (
+    insert into "graphile_worker"._private_kongtask_bundle_steps (bundle_id, completed, failed, cancelled)
+    select bundle_id, count(*) filter (where state = 'completed'),
+      count(*) filter (where state = 'failed') - count(*) filter (where is_counted),
+      count(*) filter (where state = 'cancelled')
+    from members
+    group by bundle_id
   )
   select array_agg(id order by id) filter (where awaited) into awaited_ids from stopped;
 
@@ -2386,6 +2942,18 @@ begin
     perform "graphile_worker"._private_kongtask_tell(awaited_ids);
   end if;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_summarise_bundle(bundle graphile_worker._private_kongtask_bundles)
+ RETURNS json
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select json_build_object(
+    'id', $1.id::text, 'name', $1.name, 'origin', $1.origin, 'jobs', $1.jobs, 'completed', $1.completed,
+    'failed', $1.failed, 'cancelled', $1.cancelled
+  )
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_sweep(lease interval)
@@ -2426,8 +2994,21 @@ begin
   delete from "graphile_worker"._private_kongtask_failed_attempts as record
   where not exists (select from "graphile_worker"._private_jobs as job where job.id = record.job_id);
 
-  delete from "graphile_worker"._private_kongtask_job_details as detail
-  where not exists (select from "graphile_worker"._private_jobs as job where job.id = detail.job_id);
+  -- Whatever has become of a job that is gone without a trigger's knowing, its bundle does not wait for it.
+  with orphans as (
+    delete from "graphile_worker"._private_kongtask_job_details as detail
+    where not exists (select from "graphile_worker"._private_jobs as job where job.id = detail.job_id)
+    returning detail.bundle_id, detail.stopped_at
+  )
+  insert into "graphile_worker"._private_kongtask_bundle_steps (bundle_id, cancelled)
+  select orphans.bundle_id, count(*) from orphans
+  where orphans.bundle_id is not null and orphans.stopped_at is null
+  group by orphans.bundle_id;
+
+  perform "graphile_worker"._private_kongtask_expire_bundles();
+
+  delete from "graphile_worker"._private_kongtask_listeners as listener
+  where listener.name is null and listener.seen_at < now() - interval '2 minutes';
 
   delete from "graphile_worker"._private_kongtask_batches as batch
   where not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = batch.pool)
@@ -2437,6 +3018,34 @@ begin
       where job.attempts = 0
     );
   return next;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_take_events(listener_name text, max_events integer, lease interval)
+ RETURNS TABLE(id text, event text)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET jit TO 'off'
+AS $function$
+begin
+  return query
+  with due as materialized (
+    select kept.id from "graphile_worker"._private_kongtask_events as kept
+    where kept.listener_id = (
+        select listener.id from "graphile_worker"._private_kongtask_listeners as listener where listener.name = listener_name
+      )
+      and (kept.taken_until is null or kept.taken_until < clock_timestamp())
+    order by kept.id limit max_events
+    for update skip locked
+  ), taken as (
+    update "graphile_worker"._private_kongtask_events as kept
+    set taken_until = clock_timestamp() + lease
+    from due
+    where kept.id = due.id
+    returning kept.id, kept.event
+  )
+  select taken.id::text, taken.event::text from taken order by taken.id;
 end
 $function$;
 
@@ -2508,6 +3117,22 @@ AS $function$
     when attempts >= max_attempts and key is null and updated_at > locked_at then attempts
     else greatest(attempts - 1, 0)
   end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_unlisten(listener_name text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET jit TO 'off'
+AS $function$
+declare
+  ended bigint;
+begin
+  delete from "graphile_worker"._private_kongtask_listeners as listener where listener.name = listener_name
+  returning listener.id into ended;
+  delete from "graphile_worker"._private_kongtask_events as kept where kept.listener_id = ended;
+  return ended is not null;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION graphile_worker.add_job(identifier text, payload json DEFAULT NULL::json, queue_name text DEFAULT NULL::text, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_attempts integer DEFAULT NULL::integer, job_key text DEFAULT NULL::text, priority integer DEFAULT NULL::integer, flags text[] DEFAULT NULL::text[], job_key_mode text DEFAULT 'replace'::text)
@@ -2717,16 +3342,25 @@ CREATE VIEW graphile_worker.kongtask_jobs AS
     job.locked_by,
     job.revision,
     job.flags,
-    job.payload
-   FROM ((graphile_worker._private_jobs job
+    job.payload,
+    detail.origin,
+    detail.bundle_id
+   FROM (((graphile_worker._private_jobs job
      JOIN graphile_worker._private_tasks task ON ((task.id = job.task_id)))
-     LEFT JOIN graphile_worker._private_job_queues queue ON ((queue.id = job.job_queue_id)));
+     LEFT JOIN graphile_worker._private_job_queues queue ON ((queue.id = job.job_queue_id)))
+     LEFT JOIN graphile_worker._private_kongtask_job_details detail ON ((detail.job_id = job.id)));
 
 CREATE INDEX jobs_claim_index ON graphile_worker._private_jobs USING btree (task_id, priority NULLS FIRST, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NULL));
 
 CREATE INDEX jobs_queue_due_index ON graphile_worker._private_jobs USING btree (task_id, priority NULLS FIRST, run_at NULLS FIRST, id) INCLUDE (job_queue_id) WHERE (is_available AND (job_queue_id IS NOT NULL));
 
 CREATE INDEX jobs_queue_index ON graphile_worker._private_jobs USING btree (task_id, job_queue_id, priority, run_at NULLS FIRST, id) WHERE (is_available AND (job_queue_id IS NOT NULL));
+
+CREATE INDEX kongtask_bundle_steps_index ON graphile_worker._private_kongtask_bundle_steps USING btree (txid);
+
+CREATE INDEX kongtask_bundles_expiry_index ON graphile_worker._private_kongtask_bundles USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX kongtask_events_listener_index ON graphile_worker._private_kongtask_events USING btree (listener_id, id);
 
 CREATE INDEX kongtask_history_expiry_index ON graphile_worker._private_kongtask_history USING btree (expires_at);
 
@@ -2736,9 +3370,15 @@ CREATE INDEX kongtask_history_state_index ON graphile_worker._private_kongtask_h
 
 CREATE INDEX kongtask_history_task_index ON graphile_worker._private_kongtask_history USING btree (task, stopped_at, job_id);
 
+CREATE INDEX kongtask_job_details_bundle_index ON graphile_worker._private_kongtask_job_details USING btree (bundle_id) WHERE (bundle_id IS NOT NULL);
+
+CREATE INDEX kongtask_job_details_origin_index ON graphile_worker._private_kongtask_job_details USING btree (origin, job_id) WHERE (origin IS NOT NULL);
+
 CREATE TRIGGER kongtask_job_turned AFTER UPDATE ON graphile_worker._private_jobs FOR EACH ROW WHEN ((((old.attempts >= old.max_attempts) AND ((old.locked_at IS NULL) OR (old.locked_at = 'infinity'::timestamp with time zone))) IS DISTINCT FROM ((new.attempts >= new.max_attempts) AND ((new.locked_at IS NULL) OR (new.locked_at = 'infinity'::timestamp with time zone))))) EXECUTE FUNCTION graphile_worker._private_kongtask_job_turned();
 
 CREATE TRIGGER kongtask_jobs_deleted AFTER DELETE ON graphile_worker._private_jobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION graphile_worker._private_kongtask_jobs_deleted();
+
+CREATE CONSTRAINT TRIGGER kongtask_bundle_steps_noted AFTER INSERT ON graphile_worker._private_kongtask_bundle_steps DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION graphile_worker._private_kongtask_count_steps();
 
 INSERT INTO graphile_worker.migrations (id, breaking) VALUES
   (1, true),
@@ -2775,4 +3415,7 @@ INSERT INTO graphile_worker._private_kongtask_migrations (id, name, breaking, ad
   (10, '0010_schedules', false, NULL),
   (11, '0011_schedules', false, NULL),
   (12, '0012_outcomes', false, NULL),
-  (13, '0013_outcomes', false, NULL);
+  (13, '0013_outcomes', false, NULL),
+  (15, '0015_bundles', false, NULL),
+  (16, '0016_bundles', false, NULL),
+  (17, '0017_listeners', false, NULL);

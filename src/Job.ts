@@ -29,6 +29,22 @@ export const JobId = Schema.String.check(Schema.isPattern(/^[1-9][0-9]{0,18}$/))
 export type JobId = typeof JobId.Type
 
 /**
+ * The number that the database gave a bundle, in decimal digits.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const BundleId = Schema.String.check(Schema.isPattern(/^[1-9][0-9]{0,18}$/)).pipe(
+  Schema.brand("kongtask/BundleId")
+)
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type BundleId = typeof BundleId.Type
+
+/**
  * Where a job stands.
  *
  * **Details**
@@ -118,7 +134,11 @@ export class Job extends Schema.Class<Job>("kongtask/Job")({
   lockedBy: Schema.UndefinedOr(Schema.String),
   /** How often it was changed through its key. */
   revision: Schema.Int,
-  flags: Schema.Array(Schema.String)
+  flags: Schema.Array(Schema.String),
+  /** Who added it. Like `bundle` told of jobs that are added or looked for, not of those that are being changed. */
+  origin: Schema.optional(Schema.String),
+  /** The bundle that it belongs to. */
+  bundle: Schema.optional(BundleId)
 }) {}
 
 /**
@@ -223,6 +243,8 @@ export interface Options {
   readonly jobKeyMode?: KeyMode | undefined
   /** Marks, of one character or more each; workers can be told to leave jobs with some of them alone. Default: none. */
   readonly flags?: ReadonlyArray<string> | undefined
+  /** Who adds it, in a word of theirs, 1 to 128 characters: for `list`, `removeMany` and listeners. Default: none. */
+  readonly origin?: string | undefined
   /**
    * For how long the history keeps the job, its result and its failed attempts when it has stopped, at most 1,000 years,
    * which an infinite duration stands for; 0 for not at all, whatever its worker says. Default: what the worker says.
@@ -253,6 +275,10 @@ export interface Running {
   readonly flags: ReadonlyArray<string>
   /** What the previous attempt failed with. */
   readonly lastError: string | undefined
+  /** Who added it. */
+  readonly origin?: string | undefined
+  /** The bundle that it belongs to. */
+  readonly bundle?: BundleId | undefined
 }
 
 /**

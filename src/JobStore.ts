@@ -19,10 +19,21 @@ import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import type { Bundling } from "./internal/bundleStorage.ts"
+import type { Listening } from "./internal/listenerStorage.ts"
 import type { Scheduling } from "./internal/scheduler/storage.ts"
 import type * as Job from "./Job.ts"
 import type { KongTaskError } from "./KongTaskError.ts"
 
+export type {
+  BundleFilter,
+  BundleSpec,
+  Bundling,
+  CompletionSpec,
+  OutcomePlace,
+  StoredOutcome
+} from "./internal/bundleStorage.ts"
+export type { ListenerFilter, Listening, StopNews, StoredEvent } from "./internal/listenerStorage.ts"
 export type { DueRun, KnownSchedule, RunOutcome, Scheduling, StoredRow } from "./internal/scheduler/storage.ts"
 
 /**
@@ -301,6 +312,8 @@ export interface Filter {
   readonly queueName?: string | undefined
   readonly key?: string | undefined
   readonly flag?: string | undefined
+  readonly origin?: string | undefined
+  readonly bundle?: Job.BundleId | undefined
   readonly addedAfter?: number | undefined
   readonly addedBefore?: number | undefined
   readonly runAfter?: number | undefined
@@ -609,6 +622,14 @@ export interface Store {
 
   /** Writes what the handler of a job reports, as JSON text, and answers whether the pool still holds the job. */
   readonly report: (pool: string, id: Job.JobId, progress: string) => Effect.Effect<boolean, KongTaskError>
+  /**
+   * Takes back the jobs of one page, as `remove` does: how many there were, and the last one if there may be more. Joins
+   * the caller's transaction. One statement.
+   */
+  readonly removeMany: (
+    filter: Filter,
+    page: Page
+  ) => Effect.Effect<{ readonly count: number; readonly last: Job.JobId | undefined }, KongTaskError>
   readonly count: (filter: Filter) => Effect.Effect<number, KongTaskError>
   /** One statement. */
   readonly stats: (filter: Filter) => Effect.Effect<Stats, KongTaskError>
@@ -771,6 +792,12 @@ export interface Store {
 
   /** What schedules need. */
   readonly scheduling: Scheduling
+
+  /** What bundles need. */
+  readonly bundling: Bundling
+
+  /** What listeners need. */
+  readonly listening: Listening
 
   /** This store on a few connections of its own, which belong to the scope: for a worker. */
   readonly dedicated: Effect.Effect<Store, KongTaskError, Scope.Scope>

@@ -13,8 +13,11 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
+import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import type * as Bundle from "./Bundle.ts"
 import { make as makeQueue } from "./internal/queue.ts"
+import type { EventsOptions, QueueBundles } from "./internal/queueBundles.ts"
 import type {
   Changes,
   CleanupOptions,
@@ -27,8 +30,10 @@ import type {
 import type * as Job from "./Job.ts"
 import * as JobStore from "./JobStore.ts"
 import type { KongTaskError } from "./KongTaskError.ts"
+import type { QueueEvent } from "./QueueEvent.ts"
 import type * as Task from "./Task.ts"
 
+export type { BundleFilter, BundleListOptions, EventsOptions } from "./internal/queueBundles.ts"
 export type {
   Changes,
   CleanupOptions,
@@ -343,6 +348,42 @@ export class Queue extends Context.Service<Queue, {
     Job.JobNotFound | Job.UndecodableOutcome | Job.AwaitedInTransaction | KongTaskError,
     T["progressSchema"]["DecodingServices"]
   >
+
+  /** Adds jobs that belong together, and says what to run when each of them has stopped. All or nothing. One statement. */
+  readonly addBundle: QueueBundles["addBundle"]
+
+  /** Adds jobs to a bundle that is not done. One statement. */
+  readonly addToBundle: QueueBundles["addToBundle"]
+
+  /** The bundle of that id with its counts, if it is there. One statement. */
+  readonly bundle: QueueBundles["bundle"]
+
+  /** Bundles in the order of their ids. One statement. */
+  readonly bundles: QueueBundles["bundles"]
+
+  /** What became of the jobs of a bundle that have stopped so far, in the types of their tasks. One statement a page. */
+  readonly bundleOutcomes: QueueBundles["bundleOutcomes"]
+
+  /** Waits until a bundle is done, wherever its jobs run. */
+  readonly awaitBundle: QueueBundles["awaitBundle"]
+
+  /** Deletes a bundle with its outcomes and jobs; those that run are told to end. One statement. */
+  readonly deleteBundle: QueueBundles["deleteBundle"]
+
+  /** Deletes all bundles that a filter finds, and answers how many. One statement. */
+  readonly deleteBundles: QueueBundles["deleteBundles"]
+
+  /** Takes back all jobs that a filter finds, and answers how many. One statement a thousand jobs. */
+  readonly removeMany: QueueBundles["removeMany"]
+
+  /** Jobs and bundles that stop, in whatever process; kept until they are dealt with under the name of a `subscription`. */
+  readonly events: QueueBundles["events"]
+
+  /** Ends a subscription of `events`, with what waits for it. One statement. */
+  readonly unsubscribe: QueueBundles["unsubscribe"]
+
+  /** The subscriptions by their names, and how many events wait for each. One statement. */
+  readonly subscriptions: QueueBundles["subscriptions"]
 }>()("kongtask/Queue") {
   static readonly layer = (options?: Options): Layer.Layer<Queue, never, JobStore.JobStore> =>
     Layer.effect(
@@ -667,3 +708,131 @@ export const progress = <T extends Task.Any>(
   Job.JobNotFound | Job.UndecodableOutcome | Job.AwaitedInTransaction | KongTaskError,
   Queue | T["progressSchema"]["DecodingServices"]
 > => Stream.unwrap(Effect.map(Queue, (queue) => queue.progress(task, job)))
+
+/**
+ * Adds jobs that belong together: `Queue.addBundle` of the service.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Queue.addBundle(
+ *   paths.map((path) => ImportFile.request({ path })),
+ *   { onSuccess: Bundle.completion(PublishImport), onFailure: Bundle.completion(ReportImport, { to: "ada@example.org" }) }
+ * )
+ * ```
+ *
+ * @category bundles
+ * @since 0.1.0
+ */
+export const addBundle = <R extends Task.Request<Task.Any>, CR = never>(
+  requests: Iterable<R>,
+  options?: Bundle.Options<NoInfer<R["task"]>, CR>
+): Effect.Effect<
+  { readonly bundle: Bundle.Bundle; readonly jobs: ReadonlyArray<Job.Job> },
+  Bundle.InvalidBundle | Job.InvalidJob | Job.DuplicateJobKey | KongTaskError,
+  Queue | R["task"]["payloadSchema"]["EncodingServices"] | CR
+> => Effect.flatMap(Queue, (queue) => queue.addBundle(requests, options))
+
+/**
+ * Adds jobs to a bundle that is not done: `Queue.addToBundle` of the service.
+ *
+ * @category bundles
+ * @since 0.1.0
+ */
+export const addToBundle = <R extends Task.Request<Task.Any>>(
+  bundle: Bundle.BundleId,
+  requests: Iterable<R>
+): Effect.Effect<
+  ReadonlyArray<Job.Job>,
+  | Bundle.InvalidBundle
+  | Bundle.BundleNotFound
+  | Bundle.BundleDone
+  | Job.InvalidJob
+  | Job.DuplicateJobKey
+  | KongTaskError,
+  Queue | R["task"]["payloadSchema"]["EncodingServices"]
+> => Effect.flatMap(Queue, (queue) => queue.addToBundle(bundle, requests))
+
+/**
+ * @category bundles
+ * @since 0.1.0
+ */
+export const bundle = accessor((queue) => queue.bundle)
+
+/**
+ * @category bundles
+ * @since 0.1.0
+ */
+export const bundles = accessor((queue) => queue.bundles)
+
+/**
+ * @category bundles
+ * @since 0.1.0
+ */
+export const awaitBundle = accessor((queue) => queue.awaitBundle)
+
+/**
+ * @category bundles
+ * @since 0.1.0
+ */
+export const deleteBundle = accessor((queue) => queue.deleteBundle)
+
+/**
+ * @category bundles
+ * @since 0.1.0
+ */
+export const deleteBundles = accessor((queue) => queue.deleteBundles)
+
+/**
+ * What became of a bundle's jobs: `Queue.bundleOutcomes` of the service.
+ *
+ * @category bundles
+ * @since 0.1.0
+ */
+export const bundleOutcomes = <const Tasks extends ReadonlyArray<Task.Any>>(
+  bundle: Bundle.BundleId,
+  tasks: Tasks
+): Stream.Stream<
+  Bundle.Outcome<Tasks[number]>,
+  KongTaskError | Schema.SchemaError,
+  Queue | Tasks[number]["successSchema"]["DecodingServices"] | Tasks[number]["errorSchema"]["DecodingServices"]
+> => Stream.unwrap(Effect.map(Queue, (queue) => queue.bundleOutcomes(bundle, tasks)))
+
+/**
+ * @category accessors
+ * @since 0.1.0
+ */
+export const removeMany = accessor((queue) => queue.removeMany)
+
+/**
+ * Jobs and bundles that stop: `Queue.events` of the service.
+ *
+ * **Example**
+ *
+ * ```ts
+ * Queue.events({ task: SendEmail, subscription: "billing" }).pipe(
+ *   Stream.runForEach((event) => event._tag === "JobStopped" ? bill(event.job) : Effect.void)
+ * )
+ * ```
+ *
+ * @category listeners
+ * @since 0.1.0
+ */
+export const events = (options?: EventsOptions): Stream.Stream<QueueEvent, KongTaskError, Queue> =>
+  Stream.unwrap(Effect.map(Queue, (queue) => queue.events(options)))
+
+/**
+ * @category listeners
+ * @since 0.1.0
+ */
+export const unsubscribe = accessor((queue) => queue.unsubscribe)
+
+/**
+ * @category listeners
+ * @since 0.1.0
+ */
+export const subscriptions: Effect.Effect<
+  ReadonlyArray<{ readonly name: string; readonly waiting: number }>,
+  KongTaskError,
+  Queue
+> = Effect.flatMap(Queue, (queue) => queue.subscriptions)

@@ -3,9 +3,11 @@
  *
  * @since 0.1.0
  */
+export * as Bundle from "./Bundle.ts"
 export * as Crontab from "./Crontab.ts"
 export * as Doctor from "./Doctor.ts"
 export * as Job from "./Job.ts"
+export * as JobMetadata from "./JobMetadata.ts"
 export * as JobStore from "./JobStore.ts"
 export * as KongTask from "./KongTask.ts"
 export { KongTaskLive } from "./KongTask.ts"
@@ -13,6 +15,7 @@ export * as KongTaskError from "./KongTaskError.ts"
 export * as KongTaskMetrics from "./KongTaskMetrics.ts"
 export * as Migrator from "./Migrator.ts"
 export * as Queue from "./Queue.ts"
+export * as QueueEvent from "./QueueEvent.ts"
 export * as Retry from "./Retry.ts"
 export * as Scheduler from "./Scheduler.ts"
 export * as SchedulerEvent from "./SchedulerEvent.ts"

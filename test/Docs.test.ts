@@ -193,9 +193,10 @@ describe("docs/errors.md", () => {
       jobKey: true,
       jobKeyMode: true,
       flags: true,
-      retain: true
+      retain: true,
+      origin: true
     }
-    expect(rowsOf("InvalidJob")).toEqual(["payload", "task", ...Object.keys(options)].toSorted())
+    expect(rowsOf("InvalidJob")).toEqual(["metadata", "payload", "task", ...Object.keys(options)].toSorted())
   })
 })
 

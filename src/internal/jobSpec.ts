@@ -6,6 +6,7 @@ import * as Schema from "effect/Schema"
 import * as Job from "../Job.ts"
 import type { JobDetails, JobSpec } from "../JobStore.ts"
 import type * as Task from "../Task.ts"
+import { type Carried, carried } from "./carried.ts"
 import { retainMillis, retainProblem } from "./retention.ts"
 
 const maxSmallint = 32_767
@@ -67,13 +68,19 @@ const optionsProblem = (
     ?? (options.flags?.some(isBadFlag)
       ? { field: "flags", problem: "must be strings of at least one character, without NUL or half surrogate pairs" }
       : undefined)
+    ?? (options.origin !== undefined ? at("origin", textProblem(options.origin, 128, "")) : undefined)
     ?? at("retain", retainProblem(options.retain))
     ?? timeProblem(options)
 }
 
-/** What the job has beyond the columns of every job. */
-const detailsOf = ({ retain }: Job.Options): JobDetails | undefined =>
-  retain === undefined ? undefined : { retain: retainMillis(retain) }
+/** What the job has beyond the columns of every job: what was asked for, and what comes from the adder's context. */
+const detailsOf = ({ origin, retain }: Job.Options, { metadata, trace }: Carried): JobDetails | undefined =>
+  origin === undefined && retain === undefined && metadata === undefined && trace === undefined ? undefined : {
+    ...(retain === undefined ? {} : { retain: retainMillis(retain) }),
+    ...(origin === undefined ? {} : { origin }),
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(trace === undefined ? {} : { trace })
+  }
 
 export const timeProblem = (options: Pick<Job.Options, "runAt" | "delay">) => {
   if (options.runAt !== undefined && options.delay !== undefined) {
@@ -137,6 +144,8 @@ export const make = Effect.fnUntraced(function*<R extends Task.Request<Task.Any>
   const options = { ...task.defaults, ...definedOf(given) }
   const problem = optionsProblem(options)
   if (problem !== undefined) return yield* invalid(problem)
+  const context = yield* carried
+  if ("problem" in context) return yield* invalid({ field: "metadata", ...context })
 
   const notEncodable = (error: Schema.SchemaError) =>
     invalid({ field: "payload", problem: `cannot be encoded: ${error.message}` })
@@ -171,7 +180,7 @@ export const make = Effect.fnUntraced(function*<R extends Task.Request<Task.Any>
     key: options.jobKey,
     keyMode: options.jobKeyMode,
     flags: options.flags,
-    details: detailsOf(options)
+    details: detailsOf(options, context)
   }
 })
 

@@ -12,6 +12,7 @@ import type * as Task from "../Task.ts"
 import * as Endings from "./endings.ts"
 import * as JobSpec from "./jobSpec.ts"
 import * as Metrics from "./metrics.ts"
+import * as QueueBundling from "./queueBundling.ts"
 import * as Input from "./queueInput.ts"
 import * as Waits from "./waits.ts"
 
@@ -49,6 +50,7 @@ export const make = Effect.fnUntraced(function*(
     })
 
   const waits = yield* Waits.make(store)
+  const bundles = yield* QueueBundling.make({ store, limits, weigh })
 
   const awaitResult = <T extends Task.Any>(
     task: T,
@@ -63,6 +65,7 @@ export const make = Effect.fnUntraced(function*(
     >
 
   return {
+    ...bundles,
     add: Effect.fn("Queue.add")(function*(task, payload, options) {
       const spec = yield* JobSpec.make({ task, payload, options }, limits, undefined)
       const job = yield* store.add(spec)

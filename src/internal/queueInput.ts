@@ -7,6 +7,7 @@ import { InvalidConfiguration, KongTaskError } from "../KongTaskError.ts"
 import type * as Task from "../Task.ts"
 import { checkTask } from "./endings.ts"
 import { epochMillis, integerProblem, textProblem, timeProblem, unstorable } from "./jobSpec.ts"
+import type { BundleFilter, BundleListOptions, EventsOptions } from "./queueBundles.ts"
 
 /**
  * Which jobs to look at. All given conditions must hold; an empty filter means
@@ -20,6 +21,10 @@ export interface Filter {
   readonly state?: Job.State | ReadonlyArray<Job.State> | undefined
   readonly queueName?: string | undefined
   readonly key?: string | undefined
+  /** Jobs that were added with this `origin`. */
+  readonly origin?: string | undefined
+  /** Jobs of this bundle that are there. */
+  readonly bundle?: Job.BundleId | undefined
   /** Jobs that have this flag. */
   readonly flag?: string | undefined
   /** Jobs added at this time or later. */
@@ -153,12 +158,53 @@ export const key = (key: string): Effect.Effect<string, KongTaskError> =>
 
 const isId = (id: unknown): boolean => typeof id === "string" && /^[1-9][0-9]{0,18}$/.test(id) && BigInt(id) <= maxId
 
+export const bundleFilter = Effect.fnUntraced(function*(
+  { name, origin, state }: BundleFilter
+): Effect.fn.Return<JobStore.BundleFilter, KongTaskError> {
+  for (const [field, text] of Object.entries({ name, origin })) yield* storable(field, text)
+  if (state !== undefined && state !== "open" && state !== "done") {
+    return yield* invalid("state", "must be open or done")
+  }
+  return { name, origin, state }
+})
+
+export const bundlePage = Effect.fnUntraced(function*({ after, limit }: BundleListOptions) {
+  return {
+    limit: (yield* page({ limit })).limit,
+    after: after === undefined ? undefined : yield* bundle(after)
+  }
+})
+
+export const subscription = (name: string): Effect.Effect<string, KongTaskError> =>
+  Effect.as(unless("subscription", textProblem(name, 128, "")), name)
+
+export const events = Effect.fnUntraced(function*(
+  { bundle: of, bundleName, origin, subscription: name, task }: EventsOptions
+): Effect.fn.Return<
+  { readonly filter: JobStore.ListenerFilter; readonly name: string | undefined },
+  KongTaskError
+> {
+  for (const [field, text] of Object.entries({ bundleName, origin })) yield* storable(field, text)
+  return {
+    filter: {
+      tasks: task === undefined ? undefined : toArray(task).map(({ name }) => name),
+      bundle: of === undefined ? undefined : yield* bundle(of),
+      bundleName,
+      origin
+    },
+    name: name === undefined ? undefined : yield* subscription(name)
+  }
+})
+
+export const bundle = (id: Job.BundleId): Effect.Effect<Job.BundleId, KongTaskError> =>
+  isId(id) ? Effect.succeed(id) : invalid("bundle", `must be the id of a bundle, decimal digits from 1 to ${maxId}`)
+
 const times = ["addedAfter", "addedBefore", "runAfter", "runBefore"] as const
 
 export const filter = Effect.fnUntraced(function*(
   filter: Filter
 ): Effect.fn.Return<JobStore.Filter, KongTaskError> {
-  for (const field of ["queueName", "key", "flag"] as const) yield* storable(field, filter[field])
+  for (const field of ["queueName", "key", "flag", "origin"] as const) yield* storable(field, filter[field])
   const millis: { [Field in typeof times[number]]?: number } = {}
   for (const field of times) {
     const time = filter[field]
@@ -172,6 +218,8 @@ export const filter = Effect.fnUntraced(function*(
     queueName: filter.queueName,
     key: filter.key,
     flag: filter.flag,
+    origin: filter.origin,
+    bundle: filter.bundle === undefined ? undefined : yield* bundle(filter.bundle),
     ...millis
   }
 })

@@ -26,7 +26,7 @@ const invalidJobFields: Readonly<Record<string, string>> = {
   GWBKM: "jobKeyMode"
 }
 
-const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError | Job.DuplicateJobKey): AddError => {
+export const fromAddError = (specs: ReadonlyArray<JobSpec>) => (error: SqlError | Job.DuplicateJobKey): AddError => {
   if (error._tag === "DuplicateJobKey") return error
   const code = sqlState(error)
   const field = code === undefined ? undefined : invalidJobFields[code]
@@ -42,7 +42,7 @@ const isOurs = ({ key, keyMode }: JobSpec): boolean =>
 const payloadsOf = (specs: ReadonlyArray<JobSpec>): string => `[${specs.map((spec) => spec.payload).join(",")}]`
 
 /** The first two parameters of `addJobs`. */
-const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<unknown> => [
+export const arraysOf = (specs: ReadonlyArray<JobSpec>): ReadonlyArray<unknown> => [
   JSON.stringify(specs.map((spec) => [
     spec.task,
     spec.queueName ?? null,
@@ -117,9 +117,32 @@ const insertedJobs = (
       lockedAt: undefined,
       lockedBy: undefined,
       revision: 0,
+      origin: spec.details?.origin,
+      bundle: undefined,
       ...shared[placeOf[index]! - 1]!
     })
   )
+}
+
+/** A job that was added, or the one that refused it. */
+export interface AddedRow extends JobRow {
+  /** The place of its spec, from 1. */
+  readonly place: number
+  readonly refused: boolean
+}
+
+export const refusalOf = (
+  specs: ReadonlyArray<JobSpec>,
+  rows: ReadonlyArray<AddedRow>
+): Job.DuplicateJobKey | undefined => {
+  const refusal = rows.find((row) => row.refused)
+  return refusal === undefined ? undefined : new Job.DuplicateJobKey({
+    task: specs[refusal.place - 1]!.task,
+    key: refusal.key!,
+    existing: refusal.id as Job.JobId,
+    state: refusal.state,
+    ...(specs.length === 1 ? {} : { index: refusal.place - 1 })
+  })
 }
 
 export const make = Effect.fnUntraced(function*({ sql, statements }: {
@@ -145,19 +168,15 @@ export const make = Effect.fnUntraced(function*({ sql, statements }: {
   })
 
   const addInAnyMode = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>) {
-    const rows = yield* sql.unsafe<JobRow & { readonly place: number; readonly refused: boolean }>(
+    const rows = yield* sql.unsafe<AddedRow>(
       statements.addJobs,
       [...arraysOf(specs), true, detailsOf(specs)]
     )
-    const refusal = rows.find((row) => row.refused)
-    if (refusal === undefined) return rows.map(toJob)
-    return yield* new Job.DuplicateJobKey({
-      task: specs[refusal.place - 1]!.task,
-      key: refusal.key!,
-      existing: refusal.id as Job.JobId,
-      state: refusal.state,
-      ...(specs.length === 1 ? {} : { index: refusal.place - 1 })
-    })
+    const refusal = refusalOf(specs, rows)
+    if (refusal === undefined) {
+      return rows.map((row, index) => toJob({ ...row, origin: specs[index]?.details?.origin ?? null }))
+    }
+    return yield* refusal
   })
 
   const add = Effect.fnUntraced(function*(spec: JobSpec) {

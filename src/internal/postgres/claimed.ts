@@ -108,6 +108,14 @@ export class Claimed implements ClaimedJob {
     return this
   }
 
+  get origin(): string | undefined {
+    return this.details?.origin
+  }
+
+  get bundle(): Job.BundleId | undefined {
+    return this.details?.bundle as Job.BundleId | undefined
+  }
+
   get isLastAttempt(): boolean {
     return this.attempt >= this.maxAttempts
   }

@@ -55,7 +55,7 @@ const makeStatements = (schema: string) => ({
     select count(*)::float8 as count from deleted`,
 
   /**
-   * $1 to $9 the filter of jobs, $10 what their last error contains, $11 after id, $12 limit, $13 whether only to count
+   * $1 to $11 the filter of jobs, $12 what their last error contains, $13 after id, $14 limit, $15 whether only to count
    * them. Reads jobs in the order of ids from there on, and locks those that it changes.
    */
   redrive: `
@@ -72,20 +72,22 @@ const makeStatements = (schema: string) => ({
         and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
         and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
         and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
-        and ($10::text is null or position($10::text in job.last_error) > 0)
-        and ($11::text is null or job.id > $11::text::int8)
-      order by job.id limit $12::int
+        and ($10::text is null or job.origin = $10::text)
+        and ($11::text is null or job.bundle_id = $11::text::int8)
+        and ($12::text is null or position($12::text in job.last_error) > 0)
+        and ($13::text is null or job.id > $13::text::int8)
+      order by job.id limit $14::int
     ), changed as materialized (
       select job from ${schema}._private_kongtask_retry_jobs(
-        case when $13::bool then '{}' else array(select id from picked) end
+        case when $15::bool then '{}' else array(select id from picked) end
       ) as job
     ), announced as materialized (
       select ${schema}._private_kongtask_notify(count(*)) from changed having count(*) > 0
     )
     select
-      case when $13::bool then (select count(*) from picked)::float8 else (select count(*) from changed)::float8 end
+      case when $15::bool then (select count(*) from picked)::float8 else (select count(*) from changed)::float8 end
         + 0 * (select count(*) from announced) as count,
-      case when (select count(*) from picked) = $12::int then (select max(id) from picked)::text end as last`
+      case when (select count(*) from picked) = $14::int then (select max(id) from picked)::text end as last`
 })
 
 interface FinishedRow {

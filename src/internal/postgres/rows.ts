@@ -22,6 +22,8 @@ export interface JobRow {
   readonly locked_by: string | null
   readonly revision: number
   readonly flags: string | null
+  readonly origin?: string | null
+  readonly bundle?: string | null
 }
 
 export const flagNames = (flags: string | null): ReadonlyArray<string> =>
@@ -52,7 +54,9 @@ export const toJob = (row: JobRow): Job.Job =>
     lockedAt: row.locked_at === null ? undefined : toTime(row.locked_at),
     lockedBy: row.locked_by ?? undefined,
     revision: row.revision,
-    flags: flagNames(row.flags)
+    flags: flagNames(row.flags),
+    origin: row.origin ?? undefined,
+    bundle: (row.bundle ?? undefined) as Job.BundleId | undefined
   })
 
 /** A failed attempt as it is recorded. */

@@ -75,12 +75,13 @@ export const make = (schema: string) => ({
       job.priority::int4 as priority, ${schema}._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts,
       job.max_attempts::int4 as max_attempts, job.last_error, ${schema}._private_kongtask_millis(job.created_at) as created_at,
       ${schema}._private_kongtask_millis(job.updated_at) as updated_at, job.key, ${schema}._private_kongtask_millis(job.locked_at) as locked_at, job.locked_by,
-      job.revision::int4 as revision, job.flags::text as flags
+      job.revision::int4 as revision, job.flags::text as flags, job.origin,
+      job.bundle_id::text as bundle
     from ${schema}.kongtask_jobs as job
     where job.id = $1::text::int8`,
 
   /**
-   * $1 to $9 the filter, $10 after id, $11 limit. Primary key in order, or the key's index; a page starts at its id
+   * $1 to $11 the filter, $12 after id, $13 limit. Primary key in order, or the key's index; a page starts at its id
    * whichever way it was planned.
    */
   list: `
@@ -89,7 +90,8 @@ export const make = (schema: string) => ({
       job.priority::int4 as priority, ${schema}._private_kongtask_millis(job.run_at) as run_at, job.attempts::int4 as attempts,
       job.max_attempts::int4 as max_attempts, job.last_error, ${schema}._private_kongtask_millis(job.created_at) as created_at,
       ${schema}._private_kongtask_millis(job.updated_at) as updated_at, job.key, ${schema}._private_kongtask_millis(job.locked_at) as locked_at, job.locked_by,
-      job.revision::int4 as revision, job.flags::text as flags
+      job.revision::int4 as revision, job.flags::text as flags, job.origin,
+      job.bundle_id::text as bundle
     from ${schema}.kongtask_jobs as job
     where ($1::text[] is null or job.task = any ($1::text[]))
       and ($2::text[] is null or job.state = any ($2::text[]))
@@ -100,11 +102,40 @@ export const make = (schema: string) => ({
       and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
       and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
       and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
-      and job.id > coalesce($10::text::int8, 0)
-    order by job.id limit $11::int`,
+      and ($10::text is null or job.origin = $10::text)
+      and ($11::text is null or job.bundle_id = $11::text::int8)
+      and job.id > coalesce($12::text::int8, 0)
+    order by job.id limit $13::int`,
+
+  /** $1 to $13 as in `list`: one page of jobs, locked in the order of their ids. Waits for claims and settles of them. */
+  removeMany: `
+    with found as materialized (
+      select job.id
+      from ${schema}.kongtask_jobs as job
+      where ($1::text[] is null or job.task = any ($1::text[]))
+        and ($2::text[] is null or job.state = any ($2::text[]))
+        and ($3::text is null or job.queue_name = $3::text)
+        and ($4::text is null or job.key = $4::text)
+        and ($5::text is null or job.flags ? $5::text)
+        and ($6::float8 is null or job.created_at >= to_timestamp($6::float8 / 1000))
+        and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
+        and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
+        and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
+        and ($10::text is null or job.origin = $10::text)
+        and ($11::text is null or job.bundle_id = $11::text::int8)
+        and job.id > coalesce($12::text::int8, 0)
+      order by job.id limit $13::int
+    ), removed as materialized (
+      select found.id, (
+        select count(*) from ${schema}._private_kongtask_remove_job(found.id, null)
+      ) as count
+      from (select found.id from found order by found.id) as found
+    )
+    select count(*)::int as count, max(removed.id)::text as last from removed where removed.count >= 0`,
 
   /**
-   * The filter: $1 tasks, $2 states, $3 queue, $4 key, $5 flag, $6 and $7 bounds of created_at, $8 and $9 of run_at in ms.
+   * The filter: $1 tasks, $2 states, $3 queue, $4 key, $5 flag, $6 and $7 bounds of created_at, $8 and $9 of run_at in ms,
+   * $10 origin, $11 bundle.
    * Reads every job.
    */
   count: `
@@ -117,7 +148,9 @@ export const make = (schema: string) => ({
       and ($6::float8 is null or job.created_at >= to_timestamp($6::float8 / 1000))
       and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
       and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
-      and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))`,
+      and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
+      and ($10::text is null or job.origin = $10::text)
+      and ($11::text is null or job.bundle_id = $11::text::int8)`,
 
   /** $1 to $9 the filter. One row a state, a task's state, and a queue's state. Reads every job once. */
   stats: `
@@ -133,6 +166,8 @@ export const make = (schema: string) => ({
       and ($7::float8 is null or job.created_at < to_timestamp($7::float8 / 1000))
       and ($8::float8 is null or job.run_at >= to_timestamp($8::float8 / 1000))
       and ($9::float8 is null or job.run_at < to_timestamp($9::float8 / 1000))
+      and ($10::text is null or job.origin = $10::text)
+      and ($11::text is null or job.bundle_id = $11::text::int8)
     group by grouping sets ((job.state), (job.state, job.task), (job.state, job.queue_name))`,
 
   /** $1 milliseconds. One row when nobody has measured within them; locks the one row of `measure` for its own moment. */

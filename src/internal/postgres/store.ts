@@ -13,10 +13,12 @@ import { isEmbedded } from "../pglite/layer.ts"
 import * as Adding from "./adding.ts"
 import * as Administration from "./administration.ts"
 import * as Batches from "./batches.ts"
+import * as Bundles from "./bundles.ts"
 import { type ClaimedRow, toClaimed } from "./claimed.ts"
 import { derive, sessions } from "./client.ts"
 import { fromSqlError, sqlState, withTransaction } from "./errors.ts"
 import * as History from "./history.ts"
+import * as Listening from "./listening.ts"
 import * as Observing from "./observing.ts"
 import { partition } from "./outcomes.ts"
 import {
@@ -158,7 +160,9 @@ const makeStore = Effect.fnUntraced(function*(
     filter.addedAfter ?? null,
     filter.addedBefore ?? null,
     filter.runAfter ?? null,
-    filter.runBefore ?? null
+    filter.runBefore ?? null,
+    filter.origin ?? null,
+    filter.bundle ?? null
   ]
 
   return {
@@ -176,6 +180,15 @@ const makeStore = Effect.fnUntraced(function*(
         run<JobRow>("list", statements.list, [...filterParams(filter), page.after ?? null, page.limit]),
         (rows) => rows.map(toJob)
       ),
+    removeMany: (filter, page) =>
+      joinsOnlyOwn(Effect.map(
+        run<{ readonly count: number; readonly last: Job.JobId | null }>("remove", statements.removeMany, [
+          ...filterParams(filter),
+          page.after ?? null,
+          page.limit
+        ]),
+        ([row]) => ({ count: row!.count, last: row!.count < page.limit ? undefined : row!.last ?? undefined })
+      )),
     count: (filter) =>
       Effect.map(
         run<{ readonly count: number }>("count", statements.count, filterParams(filter)),
@@ -272,6 +285,8 @@ const makeStore = Effect.fnUntraced(function*(
       Stream.mapError(failure("listen"))
     ),
     scheduling: Scheduling.make({ schema, run, joinsOnlyOwn }),
+    bundling: Bundles.make({ sql, schema, run, joinsOnlyOwn }),
+    listening: Listening.make({ client, schema, run, failure }),
     dedicated: Effect.flatMap(
       Effect.mapError(derive(client, otherConnections), failure("connect")),
       (dedicated) => makeStore(dedicated, schema, true)

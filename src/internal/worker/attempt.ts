@@ -17,6 +17,7 @@ import type { ClaimedJob, Kept, Settlement, Store } from "../../JobStore.ts"
 import { isKongTaskError } from "../../KongTaskError.ts"
 import * as Retry from "../../Retry.ts"
 import type * as Task from "../../Task.ts"
+import { carriedBy, spanOf } from "../carried.ts"
 import * as Retention from "../retention.ts"
 import * as Failure from "./failure.ts"
 import * as Reporter from "./reporter.ts"
@@ -103,7 +104,9 @@ export const makeRunner = (
     success: unknown
   ): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
     const checked = checkResult(success)
-    if (encodeSuccess === undefined || !(job.details?.retains ?? retainOf(job) !== undefined)) {
+    // A bundle keeps the results of its jobs for as long as it lives itself.
+    const isKept = job.bundle !== undefined || (job.details?.retains ?? retainOf(job) !== undefined)
+    if (encodeSuccess === undefined || !isKept) {
       return Effect.as(checked, undefined)
     }
     return Effect.flatMap(checked, (encoded) =>
@@ -165,7 +168,10 @@ export const makeRunner = (
     const hooked = before === undefined ? attempt : Effect.andThen(before(job), attempt)
     const wrapped = around === undefined ? hooked : around(hooked, job)
     return isTraced
-      ? Effect.withSpan(wrapped, spanName, { attributes: { "job.id": job.id, "job.attempt": job.attempt } })
+      ? Effect.withSpan(wrapped, spanName, {
+        attributes: { "job.id": job.id, "job.attempt": job.attempt },
+        links: linksOf(job)
+      })
       : wrapped
   }
 
@@ -182,7 +188,8 @@ export const makeRunner = (
           // The transaction is in the context that it was begun in.
           (isTransactional ? Context.merge(current, context) : base).pipe(
             Context.add(Scope.Scope, scope),
-            Context.add(References.CurrentLogAnnotations, log)
+            Context.add(References.CurrentLogAnnotations, log),
+            carriedBy(job)
           ) as Context.Context<never>
       )
     })
@@ -285,6 +292,12 @@ export const makeRunner = (
     mayBatch: !isTransactional && options.delivery !== "durable",
     retain: retainOf
   }
+}
+
+/** To the span in which the job was added. */
+const linksOf = ({ details }: ClaimedJob): ReadonlyArray<Tracer.SpanLink> => {
+  const span = details?.trace === undefined ? undefined : spanOf(details.trace)
+  return span === undefined ? [] : [{ span, attributes: {} }]
 }
 
 /** A settlement in the words of users; a release is no outcome. */
