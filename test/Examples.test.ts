@@ -16,7 +16,10 @@ import { spawnScript } from "./support/process.ts"
 const examples = Path.resolve(import.meta.dirname, "../examples")
 
 const run = (name: string, env: Readonly<Record<string, string | undefined>> = {}) =>
-  spawnScript(Path.join(examples, name, "main.ts"), { env: { DATABASE_URL: undefined, ...env } })
+  spawnScript(Path.join(examples, name, "main.ts"), {
+    cwd: Path.dirname(examples),
+    env: { DATABASE_URL: undefined, ...env }
+  })
 
 const starting = { within: "60 seconds" } as const
 
@@ -127,6 +130,15 @@ describe("examples", () => {
       const lines = (yield* child.stdout).split("\n")
       expect(lines.indexOf("globex: a few lines")).toBeLessThan(lines.indexOf("acme: archive 4"))
       expect(lines.indexOf("acme: what somebody waits for")).toBeLessThan(lines.indexOf("acme: archive 1"))
+    }).pipe(Effect.scoped))
+
+  onBoth("documents write an index when every page is read, or is not to be", (env) =>
+    Effect.gen(function*() {
+      const child = yield* run("documents", env)
+      yield* child.line(/: \d+ pages, 1 not read$/, starting)
+      yield* child.line(/^Retries: \d+ words, \d+ headings$/)
+      yield* child.line("Unreadable: docs/a page that is not there.md")
+      expect(yield* child.exit).toEqual(ended)
     }).pipe(Effect.scoped))
 
   it.live("side-by-side runs the jobs of both workers on one schema", () =>

@@ -43,10 +43,13 @@ describe("spans", () => {
       const [add] = named(spans, "Queue.add")
       const [run] = named(spans, "kongtask greet")
       const [handler] = named(spans, "say hello")
-      console.log(showTrace(spans, request!.traceId))
-      if (run!.traceId !== request!.traceId) console.log(showTrace(spans, run!.traceId))
+      console.log(showTrace(spans, request!))
       expect(add).toMatchObject({ service: "shop", parentSpanId: request!.spanId })
-      expect(run).toMatchObject({ service: "worker", attributes: { "job.id": job.id } })
+      expect(run).toMatchObject({
+        service: "worker",
+        attributes: { "job.id": job.id },
+        links: [{ traceId: add!.traceId, spanId: add!.spanId }]
+      })
       expect(handler).toMatchObject({ service: "worker", parentSpanId: run!.spanId })
       expect(named(spans, "kongtask claim")[0]).toMatchObject({
         service: "worker",

@@ -90,21 +90,22 @@ export const makeCollector: Effect.Effect<Collector, never, Scope.Scope> = Effec
   }
 })
 
-/** One trace as a tree, each span with its service and those attributes that are ours. */
-export const showTrace = (spans: ReadonlyArray<CollectedSpan>, traceId: string): string => {
-  const own = spans.filter((span) => span.traceId === traceId)
+/**
+ * What came of a span, as a tree: its children, and the spans that are linked to
+ * one of them, in whatever trace, each with its service and those attributes that
+ * are ours.
+ */
+export const showTrace = (spans: ReadonlyArray<CollectedSpan>, root: CollectedSpan): string => {
   const lines: Array<string> = []
-  const show = (parent: string | undefined, indent: string) => {
-    const isChild = ({ parentSpanId }: CollectedSpan) =>
-      parent === undefined ? !own.some(({ spanId }) => spanId === parentSpanId) : parentSpanId === parent
-    for (const span of own.filter(isChild)) {
-      const attributes = Object.entries(span.attributes).filter(([key]) => /^(job|kongtask)\./.test(key))
-      const shown = attributes.map(([key, value]) => ` ${key}=${String(value)}`).join("")
-      const links = span.links.map(({ spanId }) => ` linked to ${spanId}`).join("")
-      lines.push(`${indent}${span.service}: ${span.name} [${span.spanId}]${shown}${links}`)
-      show(span.spanId, `${indent}  `)
+  const show = (span: CollectedSpan, indent: string, how: string) => {
+    const attributes = Object.entries(span.attributes).filter(([key]) => /^(job|kongtask)\./.test(key))
+    const shown = attributes.map(([key, value]) => ` ${key}=${String(value)}`).join("")
+    lines.push(`${indent}${how}${span.service}: ${span.name} [${span.traceId.slice(0, 8)} ${span.spanId}]${shown}`)
+    for (const other of spans) {
+      if (other.parentSpanId === span.spanId) show(other, `${indent}  `, "")
+      if (other.links.some(({ spanId }) => spanId === span.spanId)) show(other, `${indent}  `, "linked from here, ")
     }
   }
-  show(undefined, "")
+  show(root, "", "")
   return lines.join("\n")
 }
