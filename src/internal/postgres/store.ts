@@ -103,6 +103,8 @@ const makeStore = Effect.fnUntraced(function*(
         )
       ).pipe(
         Effect.map(({ rows }) => rows as unknown as ReadonlyArray<Row>),
+        // As the driver has it for what is sent through a client.
+        Effect.withSpan("sql.execute", { kind: "client", attributes: { "db.query.text": text } }),
         Effect.mapError(failure(operation))
       )
 
