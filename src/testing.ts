@@ -5,7 +5,7 @@
  *   database, that notes what is added; jobs run when the test says so, by `drain` or `runOne`
  * - `Testing.layerInline`: jobs run in the fiber that adds them, before it goes on
  * - `Testing.layerNothing`: no database; what is added is noted, and nothing comes of it
- * - `added`, `assertAdded`, `refuteAdded`: what was added, in the types of its task
+ * - `added`, `assertAdded`, `refuteAdded`: what was added, in the types of its task; `addedBundles`: the bundles
  * - `failNext`: the database fails, as often as the test says
  *
  * With `effectClock` the due times of jobs go by Effect's Clock, so that `TestClock.adjust` makes them due.
@@ -19,6 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as SqlClient from "effect/sql/SqlClient"
+import type * as Bundle from "./Bundle.ts"
 import * as Clocked from "./internal/testing/clocked.ts"
 import * as Expecting from "./internal/testing/expecting.ts"
 import * as Failing from "./internal/testing/failing.ts"
@@ -63,7 +64,9 @@ export type Ignored = "all" | ReadonlyArray<Task.Any> | ((adding: Adding) => boo
 export interface Options extends KongTask.Options {
   /**
    * Which jobs are noted and go no further. Whoever adds one is answered a job that nobody runs; waiting for its end
-   * fails with `JobCancelled`. Default: none.
+   * fails with `JobCancelled`. A bundle has those of its jobs that are not ignored, and is not there if all are: whoever
+   * waits for it is answered a bundle that is done, whose jobs were cancelled, and none of its completion jobs is added.
+   * Completion jobs are asked about too, with their `data` as the payload. Default: none.
    */
   readonly ignore?: Ignored | undefined
   /**
@@ -83,6 +86,7 @@ export class Kit extends Context.Service<Kit, {
   /** The store beneath the one that notes and ignores. */
   readonly store: JobStore.Store
   readonly records: Array<Recording.Record>
+  readonly bundles: Array<Recording.BundleRecord>
   readonly rules: Failing.Rules
   readonly inline: Set<Inline.Inline>
 }>()("kongtask/testing/Kit") {}
@@ -101,6 +105,8 @@ const addingOf = (spec: JobStore.JobSpec): Adding => ({
   options: Expecting.optionsOf(spec)
 })
 
+const withJob = ({ job, spec }: Recording.Record) => ({ ...addingOf(spec), job })
+
 const toPredicate = (ignored: Ignored | undefined): (spec: JobStore.JobSpec) => boolean => {
   if (ignored === undefined) return () => false
   if (ignored === "all") return () => true
@@ -115,9 +121,10 @@ const onStore = (options: Options | undefined): Layer.Layer<Services, never, Job
     const given = yield* JobStore.JobStore
     const rules: Failing.Rules = new Map()
     const store = Failing.make(options?.effectClock === true ? Clocked.make(given) : given, rules)
-    const kit = Kit.of({ store, rules, records: [], inline: new Set() })
+    const kit = Kit.of({ store, rules, records: [], bundles: [], inline: new Set() })
     const recording = Recording.make(store, {
       records: kit.records,
+      bundles: kit.bundles,
       isIgnored: toPredicate(options?.ignore),
       onAdded: (jobs) => Effect.reduce(kit.inline, () => jobs, (current, inline) => inline.after(current))
     })
@@ -165,8 +172,8 @@ export const layerEmbedded = (
   )
 
 /**
- * No database: what is added is noted and answered, and nothing comes of it. There is nothing to list, to run or to
- * wait for; schedules cannot be stored.
+ * No database: what is added is noted and answered, and nothing comes of it. There is nothing to list or to run; whoever
+ * waits for a job or a bundle finds it cancelled. Schedules cannot be stored.
  *
  * @category layers
  * @since 0.1.0
@@ -190,13 +197,14 @@ export interface InlineOptions<T extends Task.Any> {
 }
 
 /**
- * Runs jobs in the fiber that adds them, before `add`, `addMany` or `execute` goes on.
+ * Runs jobs in the fiber that adds them, before `add`, `addMany`, `execute`, `addBundle` or `addToBundle` goes on.
  *
  * **Details**
  *
  * For as long as the layer lives. An `add` runs whatever is due of these tasks, jobs that handlers add included, and
  * answers the job as it is then: `completed`, `cancelled`, `retrying`, `failed`, or `scheduled` where its time is yet to
- * come. A job that is not due, a retry among them, runs when its time has come: at the next `add`, or `drain`.
+ * come. A job that is not due, a retry among them, runs when its time has come: at the next `add`, or `drain`. Where the
+ * last job of a bundle stops so, its completion jobs follow, and `addBundle` answers the bundle as `done`.
  *
  * Inside a transaction nothing runs, since nobody sees the job before the commit: the next `add` or `drain` after it runs
  * it. A job of the named queue in which the handler that adds it runs itself follows when that one has ended.
@@ -280,7 +288,8 @@ export const runOne = <T extends Task.Any, R = never>(
     )))
 
 /**
- * What can be told to fail: an operation of `JobStore.Store`, such as `"add"`, `"claim"` or `"settle"`.
+ * What can be told to fail: an operation of `JobStore.Store`, such as `"add"`, `"claim"` or `"bundling.add"`, or a group of
+ * them, such as `"bundling"`.
  *
  * @category models
  * @since 0.1.0
@@ -339,7 +348,7 @@ const decoderOf = (task: Task.Any) =>
  *
  * **Gotchas**
  *
- * Jobs of a transaction that was rolled back are among them. Jobs that a schedule adds are not.
+ * Jobs of a transaction that was rolled back are among them. Jobs that a schedule or the end of a bundle adds are not.
  *
  * @category assertions
  * @since 0.1.0
@@ -369,7 +378,41 @@ export const added = Effect.fnUntraced(function*<T extends Task.Any>(
  */
 export const allAdded: Effect.Effect<ReadonlyArray<Adding & { readonly job: Job.Job }>, never, Kit> = Effect.map(
   Kit,
-  ({ records }) => records.map(({ job, spec }) => ({ ...addingOf(spec), job }))
+  ({ records }) => records.map(withJob)
+)
+
+/**
+ * A bundle that was added.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AddedBundle {
+  /** As `addBundle` was answered by the database; with `layerInline`, before its jobs ran. */
+  readonly bundle: Bundle.Bundle
+  /** Its jobs, those that `addToBundle` has added to it included. */
+  readonly jobs: ReadonlyArray<Adding & { readonly job: Job.Job }>
+  /** What is to be run when it is done; the payload is the completion's `data` as JSON. */
+  readonly completions: ReadonlyArray<Adding & { readonly on: "complete" | "success" | "failure" }>
+  /** Whether it was kept from the database, as all of its jobs were. */
+  readonly isIgnored: boolean
+}
+
+/**
+ * The bundles that were added, in the order of their adding, since the layer was built or `reset`.
+ *
+ * @category assertions
+ * @since 0.1.0
+ */
+export const addedBundles: Effect.Effect<ReadonlyArray<AddedBundle>, never, Kit> = Effect.map(
+  Kit,
+  ({ bundles, records }) =>
+    bundles.map(({ bundle, completions, isIgnored }) => ({
+      bundle,
+      jobs: records.filter(({ job }) => job.bundle === bundle.id).map(withJob),
+      completions: completions.map(({ on, spec }) => ({ ...addingOf(spec), on })),
+      isIgnored
+    }))
 )
 
 /**
@@ -442,15 +485,18 @@ export const refuteAdded = Effect.fnUntraced(function*<T extends Task.Any>(
 const pageSize = 1000
 
 /**
- * Forgets what was added and told to fail, and takes back all jobs: a clean start for the next test on the same layer.
+ * Forgets what was added and told to fail, deletes all bundles and takes back all jobs: a clean start for the next test on the same layer.
  *
  * @category isolation
  * @since 0.1.0
  */
 export const reset: Effect.Effect<void, KongTaskError, Kit> = Effect.gen(function*() {
-  const { records, rules, store } = yield* Kit
+  const { bundles, records, rules, store } = yield* Kit
   records.length = 0
+  bundles.length = 0
   rules.clear()
+  // First, so that no end of a job adds others.
+  yield* store.bundling.remove({})
   let after: Job.JobId | undefined
   do {
     const jobs = yield* store.list({}, { limit: pageSize, after })

@@ -11,11 +11,12 @@ import {
   Fiber,
   Layer,
   ManagedRuntime,
-  Schema
+  Schema,
+  Stream
 } from "effect"
 import { SqlClient } from "effect/sql"
 import { TestClock } from "effect/testing"
-import { Job, KongTaskError, Queue, Retry, Scheduler, Task, type Worker } from "kongtask"
+import { Bundle, Job, KongTaskError, Queue, Retry, Scheduler, Task, type Worker } from "kongtask"
 import * as Testing from "kongtask/testing"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -34,6 +35,12 @@ const Tick = Task.make("tick", { priority: 3 })
 
 const ada = { to: "ada@example.org", subject: "Hello" }
 const bob = { to: "bob@example.org", subject: "Hello" }
+
+const Report = Task.make("report", {
+  payload: Bundle.payload({ tasks: [SendEmail, Welcome], data: { to: Schema.String } })
+})
+const Sum = Task.make("sum", { payload: Bundle.payload() })
+const reporting = { name: "mailing", onComplete: Bundle.completion(Report, { to: "eve" }) }
 
 /** Bounces what goes to nobody, waits with what is too early, drops what is spam. */
 const SendEmailLive = SendEmail.toLayer(({ subject, to }) => {
@@ -165,6 +172,76 @@ layer(Layer.provideMerge(SendEmailLive, Layer.provideMerge(WelcomeLive, Embedded
         }))
     })
 
+    describe("a bundle", () => {
+      it.effect("is known with its jobs and completions, and is forgotten by reset, which completes none", () =>
+        Effect.gen(function*() {
+          yield* Testing.reset
+          const { bundle, jobs } = yield* Queue.addBundle([SendEmail.request(ada, { delay: "1 hour" })], reporting)
+          yield* Queue.addToBundle(bundle.id, [SendEmail.request(bob)])
+          yield* Queue.add(SendEmail, bob)
+          const mails = yield* Testing.assertAdded(SendEmail, { times: 3 })
+          expect(mails.map(({ job }) => job.bundle)).toEqual([bundle.id, bundle.id, undefined])
+          expect(mails[0]!.job).toEqual(jobs[0])
+          yield* Testing.assertAdded(SendEmail, { payload: ada, options: { delay: "1 hour" }, times: 1 })
+          const [added, ...others] = yield* Testing.addedBundles
+          expect(others).toEqual([])
+          expect(added).toMatchObject({
+            bundle: { id: bundle.id, name: "mailing", state: "open", jobs: 1 },
+            jobs: [{ task: "send_email", payload: ada }, { payload: bob }],
+            completions: [{ on: "complete", task: "report", payload: { to: "eve" } }],
+            isIgnored: false
+          })
+          yield* Testing.reset
+          expect(yield* Testing.addedBundles).toEqual([])
+          expect(yield* Queue.bundles()).toEqual([])
+          expect(yield* Queue.count()).toBe(0)
+        }))
+
+      it.effect("is drained with its completion job", () =>
+        Effect.gen(function*() {
+          yield* Testing.reset
+          const told = yield* Deferred.make<typeof Report.payloadSchema.Type>()
+          const { bundle } = yield* Queue.addBundle(
+            [SendEmail.request(ada), Welcome.request({ user: "bob" })],
+            reporting
+          )
+          const ReportLive = Report.toLayer((payload) => Deferred.succeed(told, payload))
+          expect(yield* Effect.provide(Testing.drain({ tasks: [SendEmail, Welcome, Report] }), ReportLive)).toEqual(
+            tally({ completed: 4 })
+          )
+          expect(yield* Deferred.await(told)).toMatchObject({
+            bundle: { id: bundle.id, completed: 2 },
+            data: { to: "eve" }
+          })
+        }))
+
+      it.effect("that was refused is none", () =>
+        Effect.gen(function*() {
+          yield* Testing.reset
+          yield* Queue.add(SendEmail, ada, { jobKey: "one" })
+          const member = SendEmail.request(bob, { jobKey: "one", jobKeyMode: "reject" })
+          expect(yield* Effect.flip(Queue.addBundle([member]))).toMatchObject({ _tag: "DuplicateJobKey" })
+          expect(yield* Testing.addedBundles).toEqual([])
+          yield* Testing.assertAdded(SendEmail, { times: 1 })
+        }))
+
+      it.effect("fails where its operations are told to, one of them or all", () =>
+        Effect.gen(function*() {
+          yield* Testing.reset
+          const add = Queue.addBundle([SendEmail.request(ada)])
+          yield* Testing.failNext("bundling.add")
+          expect((yield* Effect.flip(add)).message).toBe("PostgreSQL refused to bundling.add: the test said so")
+          expect(yield* Queue.count()).toBe(0)
+          yield* Testing.refuteAdded(SendEmail)
+          expect(yield* Testing.addedBundles).toEqual([])
+          const { bundle } = yield* add
+          yield* Testing.failNext("bundling", { times: 2 })
+          yield* Effect.flip(Queue.addToBundle(bundle.id, [SendEmail.request(bob)]))
+          yield* Effect.flip(Queue.bundle(bundle.id))
+          expect(yield* Queue.bundle(bundle.id)).toMatchObject({ value: { jobs: 1 } })
+        }))
+    })
+
     describe("failing", () => {
       it.effect("is what an operation does as often as it was told to", () =>
         Effect.gen(function*() {
@@ -230,6 +307,63 @@ describe("ignoring", () => {
       })
     }).pipe(Effect.provide(Ignoring([SendEmail]))), 60_000)
 
+  it.effect("some jobs of a bundle leaves the others in it, which complete it", () =>
+    Effect.gen(function*() {
+      const { bundle, jobs } = yield* Queue.addBundle([
+        SendEmail.request(ada),
+        Welcome.request({ user: "bob" }),
+        SendEmail.request(bob)
+      ], { ...reporting, origin: "import", onSuccess: Bundle.completion(Sum) })
+      expect(jobs.map(({ bundle, origin, payload }) => ({ bundle, origin, payload }))).toEqual(
+        [ada, { user: "bob" }, bob].map((payload) => ({ bundle: bundle.id, origin: "import", payload }))
+      )
+      expect(bundle).toMatchObject({ jobs: 1, state: "open" })
+      yield* Queue.addToBundle(bundle.id, [SendEmail.request(ada)])
+      expect((yield* Testing.added(SendEmail)).map(({ isIgnored }) => isIgnored)).toEqual([true, true, true])
+      expect((yield* Testing.addedBundles)[0]!.jobs).toHaveLength(4)
+      const done = yield* Deferred.make<Bundle.Summary>()
+      const Live = Layer.merge(
+        Welcome.toLayer(() => Effect.void),
+        Sum.toLayer(({ bundle }) => Deferred.succeed(done, bundle))
+      )
+      const drained = yield* Effect.provide(Testing.drain({ tasks: [Welcome, Sum] }), Live)
+      expect(drained).toEqual(tally({ completed: 2 }))
+      expect(yield* Deferred.await(done)).toMatchObject({ jobs: 1, completed: 1 })
+      // The other completion is ignored too.
+      expect(yield* Queue.count()).toBe(0)
+      const late = [SendEmail.request(ada)]
+      expect(yield* Effect.flip(Queue.addToBundle(bundle.id, late))).toMatchObject({ _tag: "BundleDone" })
+      const nowhere = Bundle.BundleId.make("99")
+      expect(yield* Effect.flip(Queue.addToBundle(nowhere, late))).toMatchObject({ _tag: "BundleNotFound" })
+      yield* Testing.assertAdded(SendEmail, { times: 3 })
+    }).pipe(Effect.provide(Ignoring([SendEmail, Report]))), 60_000)
+
+  it.effect(
+    "all jobs of a bundle ignores the bundle, which ends cancelled for whoever waits",
+    () =>
+      Effect.gen(function*() {
+        const { bundle, jobs } = yield* Queue.addBundle([SendEmail.request(ada)], {
+          ...reporting,
+          onFailure: Bundle.completion(Sum)
+        })
+        expect(bundle).toMatchObject({ state: "open", jobs: 1, cancelled: 0, name: "mailing" })
+        const [tick] = yield* Queue.addToBundle(bundle.id, [Tick.request(undefined)])
+        expect(yield* Queue.awaitBundle(bundle.id)).toMatchObject({ state: "done", jobs: 2, cancelled: 2 })
+        expect(yield* Stream.runCollect(Queue.bundleOutcomes(bundle.id, [SendEmail, Tick]))).toEqual([
+          { _tag: "Cancelled", job: jobs[0]!.id, task: "send_email" },
+          { _tag: "Cancelled", job: tick!.id, task: "tick" }
+        ])
+        expect(yield* Testing.addedBundles).toMatchObject([{
+          isIgnored: true,
+          jobs: [{ payload: ada }, { task: "tick" }]
+        }])
+        expect((yield* Testing.added(Tick)).map(({ isIgnored }) => isIgnored)).toEqual([true])
+        expect(yield* Queue.count()).toBe(0)
+        expect(yield* Queue.bundles()).toEqual([])
+      }).pipe(Effect.provide(Ignoring([SendEmail]))),
+    60_000
+  )
+
   it.effect("by a predicate sees the payload as JSON and the options", () =>
     Effect.gen(function*() {
       yield* Queue.add(SendEmail, ada, { jobKey: "x" })
@@ -261,13 +395,47 @@ describe("without a database", () => {
       expect(message(yield* Effect.exit(scheduler.list))).toMatch(/needs a database: use Testing.layerEmbedded/)
     }).pipe(Effect.provide(Layer.merge(SendEmailLive, Testing.layerNothing()))))
 
+  it.effect("a bundle is noted and answered, and ends cancelled", () =>
+    Effect.gen(function*() {
+      const { bundle, jobs } = yield* Queue.addBundle([SendEmail.request(ada), SendEmail.request(bob)], reporting)
+      expect(bundle).toMatchObject({ state: "open", jobs: 2, name: "mailing" })
+      expect(jobs.map((job) => job.bundle)).toEqual([bundle.id, bundle.id])
+      yield* Queue.addToBundle(bundle.id, [SendEmail.request(ada)])
+      yield* Testing.assertAdded(SendEmail, { times: 3 })
+      expect((yield* Testing.addedBundles)[0]).toMatchObject({ completions: [{ task: "report" }], isIgnored: false })
+      expect(yield* Queue.awaitBundle(bundle.id)).toMatchObject({ state: "done", cancelled: 3 })
+      const nowhere = Bundle.BundleId.make("1")
+      expect(yield* Queue.bundle(nowhere)).toHaveProperty("_tag", "None")
+      expect(yield* Effect.flip(Queue.awaitBundle(nowhere))).toMatchObject({ _tag: "BundleNotFound" })
+      const late = Queue.addToBundle(nowhere, [SendEmail.request(ada)])
+      expect(yield* Effect.flip(late)).toMatchObject({ _tag: "BundleNotFound" })
+      expect(yield* Effect.flip(Queue.addBundle([]))).toMatchObject({ _tag: "InvalidBundle" })
+      expect(yield* Queue.deleteBundles({})).toBe(0)
+      expect(yield* Queue.subscriptions).toEqual([])
+    }).pipe(Effect.provide(Testing.layerNothing())))
+
   it.effect("two tests know nothing of each other", () =>
     Effect.provide(Testing.refuteAdded(Tick), Testing.layerNothing()))
 })
 
+const Extend = Task.make("extend", { payload: { to: Schema.String } })
+/** Adds a mail to its own bundle. */
+const ExtendLive = Extend.toLayer(({ to }, job) =>
+  Effect.orDie(Queue.addToBundle(job.bundle!, [SendEmail.request({ to, subject: "" })]))
+)
+
+const ReportLive = Report.toLayer(({ bundle, data, outcomes }) =>
+  Effect.orDie(Queue.add(Tick, undefined, {
+    flags: [data.to, `${bundle.completed} of ${bundle.jobs}`, ...outcomes.map(({ _tag }) => _tag)]
+  }))
+)
+
+/** What the completion job has told. */
+const reports = Effect.map(Testing.added(Tick), (ticks) => ticks.map(({ options }) => options.flags))
+
 const Inlined = (onFailure?: "die") =>
-  Testing.layerInline({ tasks: [SendEmail, Welcome], onFailure }).pipe(
-    Layer.provide([SendEmailLive, WelcomeLive]),
+  Testing.layerInline({ tasks: [SendEmail, Welcome, Report, Extend], onFailure }).pipe(
+    Layer.provide([SendEmailLive, WelcomeLive, ReportLive, ExtendLive]),
     Layer.provideMerge(Layer.orDie(Testing.layerEmbedded({ effectClock: true })))
   )
 
@@ -334,6 +502,70 @@ layer(Inlined(), { timeout: 60_000 })("inline", (it) => {
       yield* Queue.add(SendEmail, bob)
       expect(yield* Queue.get(later.id)).toHaveProperty("_tag", "None")
       expect(yield* Queue.get(retry.id)).toMatchObject({ value: { attempts: 2, state: "retrying" } })
+    }))
+
+  it.effect("a bundle is done when its add answers, and its completion job has run", () =>
+    Effect.gen(function*() {
+      yield* Testing.reset
+      const requests = [SendEmail.request(ada), SendEmail.request({ to: "nobody", subject: "" }, { maxAttempts: 1 })]
+      const { bundle, jobs } = yield* Queue.addBundle(requests, reporting)
+      expect(jobs.map(({ bundle, state }) => [bundle, state])).toEqual([[bundle.id, "completed"], [
+        bundle.id,
+        "failed"
+      ]])
+      expect(bundle).toMatchObject({ state: "done", completed: 1, failed: 1 })
+      expect(yield* reports).toEqual([["eve", "1 of 2", "Completed", "Failed"]])
+      expect(yield* Stream.runCollect(Queue.bundleOutcomes(bundle.id, [SendEmail]))).toMatchObject([
+        { _tag: "Completed", result: { messageId: "<ada@example.org>" } },
+        { _tag: "Failed", error: new Bounced({ to: "nobody" }) }
+      ])
+      expect(yield* Queue.awaitBundle(bundle.id)).toEqual(bundle)
+      const late = Queue.addToBundle(bundle.id, [SendEmail.request(bob)])
+      expect(yield* Effect.flip(late)).toMatchObject({ _tag: "BundleDone" })
+      expect((yield* Testing.addedBundles)[0]!.bundle).toMatchObject({ id: bundle.id, state: "open" })
+    }))
+
+  it.effect("a bundle whose job is delayed is done when the clock has moved", () =>
+    Effect.gen(function*() {
+      yield* Testing.reset
+      const now = yield* Clock.currentTimeMillis
+      const { bundle, jobs: [, later] } = yield* Queue.addBundle(
+        [SendEmail.request(ada), SendEmail.request(bob, { delay: "1 hour" })],
+        reporting
+      )
+      expect(later).toMatchObject({ state: "scheduled", bundle: bundle.id })
+      expect(later!.runAt.epochMilliseconds).toBe(now + Duration.toMillis("1 hour"))
+      expect(bundle).toMatchObject({ state: "open", completed: 1 })
+      const [more] = yield* Queue.addToBundle(bundle.id, [SendEmail.request(ada, { delay: "30 minutes" })])
+      expect(more!.runAt.epochMilliseconds).toBe(now + Duration.toMillis("30 minutes"))
+      yield* TestClock.adjust("30 minutes")
+      yield* Queue.add(SendEmail, bob)
+      expect(yield* Queue.bundle(bundle.id)).toMatchObject({ value: { state: "open", completed: 2 } })
+      expect(yield* reports).toEqual([])
+      yield* TestClock.adjust("30 minutes")
+      yield* Queue.add(SendEmail, bob)
+      expect(yield* Queue.bundle(bundle.id)).toMatchObject({ value: { state: "done", completed: 3 } })
+      expect(yield* reports).toEqual([["eve", "3 of 3", "Completed", "Completed", "Completed"]])
+    }))
+
+  it.effect("what a handler adds to its own bundle has run before the bundle is done", () =>
+    Effect.gen(function*() {
+      yield* Testing.reset
+      const { bundle } = yield* Queue.addBundle([Extend.request({ to: "ada" })], { name: "extended" })
+      expect(bundle).toMatchObject({ state: "done", jobs: 2, completed: 2 })
+      const [mail] = yield* Testing.assertAdded(SendEmail, { payload: { to: "ada" }, times: 1 })
+      expect(mail!.job.bundle).toBe(bundle.id)
+    }))
+
+  it.effect("a bundle of a transaction runs after the commit", () =>
+    Effect.gen(function*() {
+      yield* Testing.reset
+      const sql = yield* SqlClient.SqlClient
+      const { bundle, jobs } = yield* sql.withTransaction(Queue.addBundle([SendEmail.request(ada)], reporting))
+      expect([bundle.state, jobs[0]!.state]).toEqual(["open", "ready"])
+      yield* Queue.add(SendEmail, bob)
+      expect(yield* Queue.bundle(bundle.id)).toMatchObject({ value: { state: "done", completed: 1 } })
+      expect(yield* reports).toEqual([["eve", "1 of 1", "Completed"]])
     }))
 
   it.effect("a job of a transaction runs after the commit, and never when it is rolled back", () =>
@@ -425,6 +657,30 @@ const onClock = (
         yield* Effect.provide(Testing.drain({ tasks: [Tick] }), Telling)
         const { createdAt, flags, runAt } = yield* Deferred.await(seen)
         expect({ createdAt, flags, runAt }).toEqual({ createdAt: job.createdAt, flags: ["a"], runAt: job.runAt })
+      }))
+
+    it.effect("the jobs of a bundle are due by it, and know their bundle", () =>
+      Effect.gen(function*() {
+        yield* Testing.reset
+        const now = yield* nowMillis
+        const { bundle, jobs: [job] } = yield* Queue.addBundle([Tick.request(undefined, { delay: "1 hour" })], {
+          origin: "import",
+          onSuccess: Bundle.completion(Sum)
+        })
+        expect([job!.runAt.epochMilliseconds, job!.state]).toEqual([now + hour, "scheduled"])
+        expect(message(yield* Effect.exit(Queue.removeMany({ runBefore: job!.runAt })))).toMatch(/use list and remove/)
+        const seen: Array<Pick<Job.Running, "bundle" | "origin">> = []
+        const summaries: Array<Bundle.Summary> = []
+        const Live = Layer.merge(
+          Tick.toLayer((_, { bundle, origin }) => Effect.sync(() => seen.push({ bundle, origin }))),
+          Sum.toLayer(({ bundle }) => Effect.sync(() => summaries.push(bundle)))
+        )
+        const drain = Effect.provide(Testing.drain({ tasks: [Tick, Sum] }), Live)
+        expect(yield* drain).toEqual(tally({}))
+        yield* TestClock.adjust("1 hour")
+        expect(yield* drain).toEqual(tally({ completed: 2 }))
+        expect(seen).toEqual([{ bundle: bundle.id, origin: "import" }])
+        expect(summaries).toMatchObject([{ id: bundle.id, completed: 1 }])
       }))
 
     it.effect("handlers sleep by it", () =>

@@ -58,6 +58,8 @@ const toClaimed = (job: ClaimedJob): ClaimedJob => ({
   revision: job.revision,
   flags: job.flags,
   lastError: job.lastError,
+  origin: job.origin,
+  bundle: job.bundle,
   details: job.details
 })
 
@@ -140,6 +142,23 @@ export const make = (store: Store): Store => {
         Effect.forEach(specs, toSpec),
         (specs) => Effect.map(store.addMany(specs), (jobs) => jobs.map(toJob))
       ),
+    bundling: {
+      ...store.bundling,
+      add: (bundle) =>
+        Effect.flatMap(
+          Effect.forEach(bundle.jobs, toSpec),
+          (jobs) =>
+            Effect.map(store.bundling.add({ ...bundle, jobs }), (added) => ({
+              ...added,
+              jobs: added.jobs.map(toJob)
+            }))
+        ),
+      addTo: (id, specs) =>
+        Effect.flatMap(
+          Effect.forEach(specs, toSpec),
+          (specs) => Effect.map(store.bundling.addTo(id, specs), (jobs) => jobs.map(toJob))
+        )
+    },
     get: (id) => job(read(store.get(id))),
     list: (filter, page) =>
       hasTimes(filter)
@@ -154,6 +173,12 @@ export const make = (store: Store): Store => {
         )
         : read(store.stats(filter)),
     remove: (target) => job(store.remove(target)),
+    removeMany: (filter, page) =>
+      hasTimes(filter)
+        ? Effect.die(
+          new Error("With effectClock, removeMany cannot be asked for by runAfter or runBefore: use list and remove.")
+        )
+        : read(store.removeMany(filter, page)),
     cancel: (id) => job(store.cancel(id)),
     complete: (ids) => jobs(store.complete(ids)),
     fail: (ids, message) => jobs(store.fail(ids, message)),

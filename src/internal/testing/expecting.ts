@@ -40,6 +40,7 @@ export const optionsOf = (spec: JobSpec): Job.Options => ({
   jobKey: spec.key,
   jobKeyMode: spec.keyMode,
   flags: spec.flags,
+  origin: spec.details?.origin,
   retain: spec.details?.retain === undefined ? undefined : Duration.millis(spec.details.retain)
 })
 

@@ -6,8 +6,12 @@ import * as Stream from "effect/Stream"
 import type { Store } from "../../JobStore.ts"
 import { KongTaskError, StatementFailed } from "../../KongTaskError.ts"
 
-/** What can be told to fail. */
-export type Operation = Exclude<keyof Store, "capabilities" | "dedicated">
+type Group = "bundling" | "listening" | "scheduling"
+
+/** What can be told to fail: an operation, a group of them, or one of a group. */
+export type Operation =
+  | Exclude<keyof Store, "capabilities" | "dedicated">
+  | { readonly [G in Group]: `${G}.${keyof Store[G] & string}` }[Group]
 
 /** How the next calls of an operation fail. */
 export interface Rule {
@@ -33,7 +37,8 @@ const untouched = new Set(["capabilities", "dedicated", "mayWait"])
 
 export const make = (store: Store, rules: Rules): Store => {
   const failure = (operation: Operation): KongTaskError | undefined => {
-    const rule = rules.get(operation) ?? rules.get("all")
+    const group = operation.split(".")[0] as Operation
+    const rule = rules.get(operation) ?? rules.get(group) ?? rules.get("all")
     if (rule === undefined || rule.left <= 0) return undefined
     rule.left--
     return rule.error
@@ -54,7 +59,9 @@ export const make = (store: Store, rules: Rules): Store => {
     }
     if (typeof value === "function") return (...args: ReadonlyArray<unknown>) => wrap(operation, value(...args))
     return typeof value === "object" && value !== null
-      ? new Proxy(value, { get: (group, key) => wrap(operation, Reflect.get(group, key)) })
+      ? new Proxy(value, {
+        get: (group, key) => wrap(`${operation}.${String(key)}` as Operation, Reflect.get(group, key))
+      })
       : value
   }
 

@@ -1,63 +1,13 @@
 /**
  * A store without a database: what is added is answered, and nothing comes of it.
  */
-import * as Clock from "effect/Clock"
-import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import * as Job from "../../Job.ts"
-import type { Counts, JobSpec, Observation, Stats, Store } from "../../JobStore.ts"
-
-/** Jobs that no database has: their ids come down from the highest one, where no sequence gets to. */
-export interface Imaginary {
-  readonly job: (spec: JobSpec) => Effect.Effect<Job.Job>
-  readonly observe: (id: Job.JobId) => Observation | undefined
-}
-
-const highest = 2n ** 63n - 1n
-
-export const imaginary = (): Imaginary => {
-  const tasks = new Map<Job.JobId, string>()
-  return {
-    job: Effect.fnUntraced(function*(spec) {
-      const now = yield* Clock.currentTimeMillis
-      const runAt = spec.runAt ?? now + (spec.delay ?? 0)
-      const id = Job.JobId.make(String(highest - BigInt(tasks.size)))
-      tasks.set(id, spec.task)
-      return new Job.Job({
-        id,
-        task: spec.task,
-        state: runAt > now ? "scheduled" : "ready",
-        payload: JSON.parse(spec.payload),
-        queueName: spec.queueName,
-        priority: spec.priority ?? 0,
-        runAt: DateTime.makeUnsafe(runAt),
-        attempts: 0,
-        maxAttempts: spec.maxAttempts ?? 25,
-        lastError: undefined,
-        createdAt: DateTime.makeUnsafe(now),
-        updatedAt: DateTime.makeUnsafe(now),
-        key: spec.key,
-        lockedAt: undefined,
-        lockedBy: undefined,
-        revision: 0,
-        flags: spec.flags ?? []
-      })
-    }),
-    observe: (id) => {
-      const task = tasks.get(id)
-      return task === undefined ? undefined : {
-        _tag: "Stopped",
-        task,
-        state: "cancelled",
-        error: "the test ignores it",
-        attempts: [],
-        result: undefined,
-        isRetained: false
-      }
-    }
-  }
-}
+import { BundleNotFound } from "../../Bundle.ts"
+import type * as Job from "../../Job.ts"
+import type { Bundling, Counts, JobSpec, Listening, Observation, Stats, Store } from "../../JobStore.ts"
+import * as Imaginary from "./imaginary.ts"
 
 const noCounts: Counts = {
   scheduled: 0,
@@ -80,13 +30,39 @@ const needsDatabase = (group: string) =>
       Effect.die(new Error(`${group}.${String(operation)} needs a database: use Testing.layerEmbedded()`))
   }) as never
 
+const bundlingOf = (imaginary: Imaginary.Imaginary): Bundling => ({
+  add: imaginary.addBundle,
+  addTo: (id, specs) =>
+    Effect.flatMap(
+      imaginary.addToBundle(id, specs),
+      (jobs) => jobs === undefined ? Effect.fail(new BundleNotFound({ bundle: id })) : Effect.succeed(jobs)
+    ),
+  get: (id) => Effect.sync(() => Option.fromNullishOr(imaginary.bundle(id))),
+  list: () => empty,
+  remove: () => empty,
+  outcomes: (id, page) => Effect.sync(() => imaginary.outcomes(id, page))
+})
+
+const listening: Listening = {
+  register: () => Effect.succeed("0"),
+  confirm: () => Effect.succeed(true),
+  unregister: () => Effect.void,
+  subscribe: () => Effect.void,
+  unsubscribe: () => Effect.succeed(false),
+  subscriptions: empty,
+  take: () => empty,
+  keep: () => Effect.void,
+  acknowledge: () => Effect.void,
+  news: Stream.concat(Stream.succeed({ _tag: "Listening" }), Stream.never)
+}
+
 export const make = (): Store => {
-  const jobs = imaginary()
+  const jobs = Imaginary.make()
   const needsBatch = () => Effect.die(new Error("Batches need capabilities.batch"))
   const operations = {
     capabilities: { batch: false, notifications: false },
-    add: jobs.job,
-    addMany: (specs: ReadonlyArray<JobSpec>) => Effect.forEach(specs, jobs.job),
+    add: (spec: JobSpec) => jobs.job(spec),
+    addMany: (specs: ReadonlyArray<JobSpec>) => Effect.forEach(specs, (spec) => jobs.job(spec)),
     get: () => none,
     failedAttempts: () => empty,
     list: () => empty,
@@ -128,8 +104,8 @@ export const make = (): Store => {
     expire: () => Effect.succeed(0),
     redrive: () => Effect.succeed({ count: 0, last: undefined }),
     scheduling: needsDatabase("scheduling"),
-    bundling: needsDatabase("bundling"),
-    listening: needsDatabase("listening"),
+    bundling: bundlingOf(jobs),
+    listening,
     removeMany: () => Effect.succeed({ count: 0, last: undefined }),
     dedicated: Effect.suspend(() => Effect.succeed(store))
   }
