@@ -360,7 +360,7 @@ describe("npm start on the embedded database", () => {
       assert.match(first.stdout, /^bad\.md +2 +2 +5$/m)
       assert.include(first.stdout, "line 1: good.md#better (no such heading or anchor)")
       assert.include(first.stdout, "line 2: gone.md (no such file or folder)")
-      assert.strictEqual(first.stderr, "1 of 2 files failed.\n")
+      assert.match(first.stderr, /^\S+ ERROR [^\n]*Attempt 5 of 5 failed[^}]*\}\n1 of 2 files failed\.\n$/)
       assert.deepStrictEqual([first.code, first.files, first.broken, first.attempts], [1, 2, 2, 6])
 
       write(folder, { "good.md": "# Better", "gone.md": "" })
