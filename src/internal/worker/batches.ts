@@ -36,7 +36,7 @@ const claimsPerPhase = 20
 /** How soon they end for jobs that are announced meanwhile. */
 const wokenMillis = 100
 
-const maxBatch = 1_000
+const maxBatch = 2_000
 
 /** How large the payloads of a batch may be together, in characters. */
 const maxSize = 4 * 1024 * 1024
