@@ -130,7 +130,7 @@ $body$;
 -- priority, run_at, id) holds those without a queue, jobs_queue_due_index the same columns of those with one, and
 -- jobs_queue_index (task_id, job_queue_id, priority, run_at, id) them by their queues.
 
--- Claims due jobs. One row a claimed job, or one row that says why there is none. Beyond the first `max_start` no job on
+-- Claims the jobs that are due at `due_at`, or now. One row a claimed job, or one row that says why there is none. Beyond the first `max_start` no job on
 -- its last attempt is taken: it would wait for its turn, and a crash in the meantime would be the end of it.
 --
 -- A queue is claimed with a run of jobs: its first one and those that stand behind it in the queue's order, to be executed
@@ -159,7 +159,8 @@ $body$;
 -- Locks: the claimed jobs, the queues of those that have one, and the pool's own row against being declared dead; a
 -- pool that is not registered any more gets nothing, for nobody would release it.
 create or replace function :schema._private_kongtask_claim(
-  pool text, task_names text[], max_jobs int, max_start int, forbidden_flags text[], max_runs int[] default null
+  pool text, task_names text[], max_jobs int, max_start int, forbidden_flags text[], max_runs int[] default null,
+  due_at timestamptz default null
 )
 returns table (
   id text, task text, payload text, queue_name text, priority int, run_at float8, attempts int, max_attempts int,
@@ -196,14 +197,14 @@ begin
       order by priority nulls first, run_at nulls first, id limit 1
     ) as first
   ), heads as materialized (
-    select * from lanes where run_at <= now() order by priority, run_at
+    select * from lanes where run_at <= coalesce(due_at, now()) order by priority, run_at
   ), free as materialized (
     select job.id, job.priority, job.run_at, job.is_last
     from heads
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
+        and run_at <= coalesce(due_at, now()) and (run_at, id) >= (heads.run_at, heads.id)
       order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
@@ -231,14 +232,14 @@ begin
       (
         select id, priority, run_at, flags from :schema._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
-          and run_at <= now()
+          and run_at <= coalesce(due_at, now())
         order by run_at nulls first, id limit max_jobs + 1000
       )
       union all
       (
         select id, priority, run_at, flags from :schema._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
-          and run_at <= now() and (run_at, id) >= (places.run_at, places.id)
+          and run_at <= coalesce(due_at, now()) and (run_at, id) >= (places.run_at, places.id)
         order by run_at nulls first, id limit max_jobs + 1000
       )
     ) as job
@@ -248,7 +249,7 @@ begin
     from (select * from allowed order by priority, run_at, id) as candidate
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
-      where id = candidate.id and is_available and run_at <= now() and (flags ?| forbidden_flags) is not true
+      where id = candidate.id and is_available and run_at <= coalesce(due_at, now()) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
     limit max_jobs
@@ -276,7 +277,7 @@ begin
     cross join lateral (
       select job_queue_id, run_at, id, (flags ?| forbidden_flags) is not true as is_allowed from :schema._private_jobs
       where task_id = lane.task_id and priority = lane.priority and is_available and job_queue_id is not null
-        and run_at <= now()
+        and run_at <= coalesce(due_at, now())
       order by run_at nulls first, id limit (select size from window_size)
     ) as job
   ), first_queues as materialized (
@@ -354,7 +355,7 @@ begin
         select oldest.run_at, oldest.id from (
           select run_at, id, flags from :schema._private_jobs
           where task_id = lane.task_id and job_queue_id = walk.queue_id and priority = lane.priority and is_available
-            and run_at <= now()
+            and run_at <= coalesce(due_at, now())
           order by run_at nulls first, id limit case when forbidden_flags is null then 1 else 500 end
         ) as oldest
         where (oldest.flags ?| forbidden_flags) is not true
@@ -386,7 +387,7 @@ begin
             select oldest.run_at, oldest.id from (
               select run_at, id, flags from :schema._private_jobs
               where task_id = lane.task_id and job_queue_id = queue.id and priority = lane.priority and is_available
-                and run_at <= now()
+                and run_at <= coalesce(due_at, now())
               order by run_at nulls first, id
               limit case when forbidden_flags is null then lane.max_run else lane.max_run + 500 end
             ) as oldest
@@ -400,7 +401,7 @@ begin
     ) as candidate
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
-      where id = candidate.id and job_queue_id = queue.id and is_available and run_at <= now()
+      where id = candidate.id and job_queue_id = queue.id and is_available and run_at <= coalesce(due_at, now())
         and task_id in (select tasks.id from tasks) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
@@ -464,7 +465,7 @@ begin
           select min(next.run_at) from lanes cross join lateral (
             select run_at from :schema._private_jobs
             where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
-              and run_at > now()
+              and run_at > coalesce(due_at, now())
             order by run_at nulls first limit 1
           ) as next
         ),
@@ -473,14 +474,14 @@ begin
             select waiting.run_at from (
               select job_queue_id, run_at from :schema._private_jobs
               where task_id = lane.task_id and priority = lane.priority and is_available and job_queue_id is not null
-                and run_at > now()
+                and run_at > coalesce(due_at, now())
               order by run_at nulls first limit 50
             ) as waiting
             where (select is_available from :schema._private_job_queues where id = waiting.job_queue_id)
             order by waiting.run_at limit 1
           ) as next
         )
-      ) - now())::float8 * 1000
+      ) - coalesce(due_at, now()))::float8 * 1000
     )
   where not exists (select from claimed);
 end
@@ -540,14 +541,15 @@ begin
         when pool is null then job.attempts + 1
         else job.attempts end,
       run_at = case when failure.retry_in is null then job.run_at
-        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end,
+        else greatest(coalesce(to_timestamp(failure.since / 1000), now()), job.run_at)
+          + failure.retry_in * interval '1 millisecond' end,
       payload = case when failure.keep is null or json_typeof(job.payload) <> 'array' then job.payload else (
         select json_agg(entry.value order by entry.ordinality)
         from json_array_elements(job.payload) with ordinality as entry
         where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
       ) end
     from json_to_recordset(failures) as failure (
-      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
+      id int8, error text, retry_in float8, since float8, attempt int, tag text, data text, keep json
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
     returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
@@ -575,8 +577,8 @@ begin
         then :schema._private_kongtask_uncharged(job.attempts, job.max_attempts, job.key, job.updated_at, job.locked_at)
         else job.attempts end,
       run_at = case when release.delay is null then job.run_at
-        else clock_timestamp() + release.delay * interval '1 millisecond' end
-    from json_to_recordset(releases) as release (id int8, attempt int, delay float8)
+        else coalesce(to_timestamp(release.since / 1000), clock_timestamp()) + release.delay * interval '1 millisecond' end
+    from json_to_recordset(releases) as release (id int8, attempt int, delay float8, since float8)
     where job.id = release.id and job.locked_by is not distinct from pool
     returning job.id, job.job_queue_id
   ), settled as (

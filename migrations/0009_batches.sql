@@ -9,7 +9,7 @@
 -- timestamptz is sent, `rests` a JSON array, or null when each job of the lane is as most are: it has null for such a
 -- job, or else [the attempt to come, max_attempts, key, revision, flags, last_error]. Where the rows are is kept in a
 -- setting of the transaction, for `_private_kongtask_complete_held`.
-create or replace function :schema._private_kongtask_hold_batch(task_names text[], max_jobs int)
+create or replace function :schema._private_kongtask_hold_batch(task_names text[], max_jobs int, due_at timestamptz default null)
 returns table (
   task int, priority int, ids text, payloads text, run_at bytea, created_at bytea, rests text
 )
@@ -43,7 +43,7 @@ begin
       order by priority nulls first, run_at nulls first, id limit 1
     ) as first
   ), heads as materialized (
-    select * from lanes where run_at <= now() order by priority, run_at
+    select * from lanes where run_at <= coalesce(due_at, now()) order by priority, run_at
   ), held as (
     select heads.place, job.*,
       case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
@@ -55,7 +55,7 @@ begin
     cross join lateral (
       select *, ctid as tid from :schema._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
+        and run_at <= coalesce(due_at, now()) and (run_at, id) >= (heads.run_at, heads.id)
       order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
@@ -74,7 +74,8 @@ $body$;
 -- that one stay in the index until it is vacuumed, and everybody who starts at its beginning walks over them. Only a hint:
 -- jobs that are added, retried or given back before that place are not found.
 create or replace function :schema._private_kongtask_hold_more(
-  task_name text, lane_priority int, after_micros float8, after_id bigint, max_jobs int
+  task_name text, lane_priority int, after_micros float8, after_id bigint, max_jobs int,
+  due_at timestamptz default null
 )
 returns table (
   task int, priority int, ids text, payloads text, run_at bytea, created_at bytea, rests text
@@ -97,7 +98,7 @@ begin
     from (
       select *, ctid as tid from :schema._private_jobs as job
       where task_id = (select known.id from :schema._private_tasks as known where known.identifier = task_name)
-        and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
+        and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= coalesce(due_at, now())
         and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
       -- Qualified: the columns of the result have the same names.
       order by job.run_at nulls first, job.id limit max_jobs

@@ -1019,7 +1019,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer, forbidden_flags text[], max_runs integer[] DEFAULT NULL::integer[])
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_claim(pool text, task_names text[], max_jobs integer, max_start integer, forbidden_flags text[], max_runs integer[] DEFAULT NULL::integer[], due_at timestamp with time zone DEFAULT NULL::timestamp with time zone)
  RETURNS TABLE(id text, task text, payload text, queue_name text, priority integer, run_at double precision, attempts integer, max_attempts integer, last_error text, created_at double precision, key text, revision integer, flags text, details text, contended boolean, next_due_in double precision)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1051,14 +1051,14 @@ begin
       order by priority nulls first, run_at nulls first, id limit 1
     ) as first
   ), heads as materialized (
-    select * from lanes where run_at <= now() order by priority, run_at
+    select * from lanes where run_at <= coalesce(due_at, now()) order by priority, run_at
   ), free as materialized (
     select job.id, job.priority, job.run_at, job.is_last
     from heads
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
+        and run_at <= coalesce(due_at, now()) and (run_at, id) >= (heads.run_at, heads.id)
       order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
@@ -1086,14 +1086,14 @@ begin
       (
         select id, priority, run_at, flags from "graphile_worker"._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
-          and run_at <= now()
+          and run_at <= coalesce(due_at, now())
         order by run_at nulls first, id limit max_jobs + 1000
       )
       union all
       (
         select id, priority, run_at, flags from "graphile_worker"._private_jobs
         where task_id = places.task_id and priority = places.priority and is_available and job_queue_id is null
-          and run_at <= now() and (run_at, id) >= (places.run_at, places.id)
+          and run_at <= coalesce(due_at, now()) and (run_at, id) >= (places.run_at, places.id)
         order by run_at nulls first, id limit max_jobs + 1000
       )
     ) as job
@@ -1103,7 +1103,7 @@ begin
     from (select * from allowed order by priority, run_at, id) as candidate
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
-      where id = candidate.id and is_available and run_at <= now() and (flags ?| forbidden_flags) is not true
+      where id = candidate.id and is_available and run_at <= coalesce(due_at, now()) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
     limit max_jobs
@@ -1131,7 +1131,7 @@ begin
     cross join lateral (
       select job_queue_id, run_at, id, (flags ?| forbidden_flags) is not true as is_allowed from "graphile_worker"._private_jobs
       where task_id = lane.task_id and priority = lane.priority and is_available and job_queue_id is not null
-        and run_at <= now()
+        and run_at <= coalesce(due_at, now())
       order by run_at nulls first, id limit (select size from window_size)
     ) as job
   ), first_queues as materialized (
@@ -1209,7 +1209,7 @@ begin
         select oldest.run_at, oldest.id from (
           select run_at, id, flags from "graphile_worker"._private_jobs
           where task_id = lane.task_id and job_queue_id = walk.queue_id and priority = lane.priority and is_available
-            and run_at <= now()
+            and run_at <= coalesce(due_at, now())
           order by run_at nulls first, id limit case when forbidden_flags is null then 1 else 500 end
         ) as oldest
         where (oldest.flags ?| forbidden_flags) is not true
@@ -1241,7 +1241,7 @@ begin
             select oldest.run_at, oldest.id from (
               select run_at, id, flags from "graphile_worker"._private_jobs
               where task_id = lane.task_id and job_queue_id = queue.id and priority = lane.priority and is_available
-                and run_at <= now()
+                and run_at <= coalesce(due_at, now())
               order by run_at nulls first, id
               limit case when forbidden_flags is null then lane.max_run else lane.max_run + 500 end
             ) as oldest
@@ -1255,7 +1255,7 @@ begin
     ) as candidate
     cross join lateral (
       select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
-      where id = candidate.id and job_queue_id = queue.id and is_available and run_at <= now()
+      where id = candidate.id and job_queue_id = queue.id and is_available and run_at <= coalesce(due_at, now())
         and task_id in (select tasks.id from tasks) and (flags ?| forbidden_flags) is not true
       for update skip locked
     ) as job
@@ -1319,7 +1319,7 @@ begin
           select min(next.run_at) from lanes cross join lateral (
             select run_at from "graphile_worker"._private_jobs
             where task_id = lanes.task_id and priority = lanes.priority and is_available and job_queue_id is null
-              and run_at > now()
+              and run_at > coalesce(due_at, now())
             order by run_at nulls first limit 1
           ) as next
         ),
@@ -1328,14 +1328,14 @@ begin
             select waiting.run_at from (
               select job_queue_id, run_at from "graphile_worker"._private_jobs
               where task_id = lane.task_id and priority = lane.priority and is_available and job_queue_id is not null
-                and run_at > now()
+                and run_at > coalesce(due_at, now())
               order by run_at nulls first limit 50
             ) as waiting
             where (select is_available from "graphile_worker"._private_job_queues where id = waiting.job_queue_id)
             order by waiting.run_at limit 1
           ) as next
         )
-      ) - now())::float8 * 1000
+      ) - coalesce(due_at, now()))::float8 * 1000
     )
   where not exists (select from claimed);
 end
@@ -1808,7 +1808,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone)
  RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1840,7 +1840,7 @@ begin
       order by priority nulls first, run_at nulls first, id limit 1
     ) as first
   ), heads as materialized (
-    select * from lanes where run_at <= now() order by priority, run_at
+    select * from lanes where run_at <= coalesce(due_at, now()) order by priority, run_at
   ), held as (
     select heads.place, job.*,
       case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
@@ -1852,7 +1852,7 @@ begin
     cross join lateral (
       select *, ctid as tid from "graphile_worker"._private_jobs
       where task_id = heads.task_id and priority = heads.priority and is_available and job_queue_id is null
-        and run_at <= now() and (run_at, id) >= (heads.run_at, heads.id)
+        and run_at <= coalesce(due_at, now()) and (run_at, id) >= (heads.run_at, heads.id)
       order by run_at nulls first, id limit max_jobs
       for update skip locked
     ) as job
@@ -1867,7 +1867,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone)
  RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1887,7 +1887,7 @@ begin
     from (
       select *, ctid as tid from "graphile_worker"._private_jobs as job
       where task_id = (select known.id from "graphile_worker"._private_tasks as known where known.identifier = task_name)
-        and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= now()
+        and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= coalesce(due_at, now())
         and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
       -- Qualified: the columns of the result have the same names.
       order by job.run_at nulls first, job.id limit max_jobs
@@ -2749,14 +2749,15 @@ begin
         when pool is null then job.attempts + 1
         else job.attempts end,
       run_at = case when failure.retry_in is null then job.run_at
-        else greatest(now(), job.run_at) + failure.retry_in * interval '1 millisecond' end,
+        else greatest(coalesce(to_timestamp(failure.since / 1000), now()), job.run_at)
+          + failure.retry_in * interval '1 millisecond' end,
       payload = case when failure.keep is null or json_typeof(job.payload) <> 'array' then job.payload else (
         select json_agg(entry.value order by entry.ordinality)
         from json_array_elements(job.payload) with ordinality as entry
         where entry.ordinality - 1 in (select value::int from json_array_elements_text(failure.keep))
       ) end
     from json_to_recordset(failures) as failure (
-      id int8, error text, retry_in float8, attempt int, tag text, data text, keep json
+      id int8, error text, retry_in float8, since float8, attempt int, tag text, data text, keep json
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
     returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
@@ -2784,8 +2785,8 @@ begin
         then "graphile_worker"._private_kongtask_uncharged(job.attempts, job.max_attempts, job.key, job.updated_at, job.locked_at)
         else job.attempts end,
       run_at = case when release.delay is null then job.run_at
-        else clock_timestamp() + release.delay * interval '1 millisecond' end
-    from json_to_recordset(releases) as release (id int8, attempt int, delay float8)
+        else coalesce(to_timestamp(release.since / 1000), clock_timestamp()) + release.delay * interval '1 millisecond' end
+    from json_to_recordset(releases) as release (id int8, attempt int, delay float8, since float8)
     where job.id = release.id and job.locked_by is not distinct from pool
     returning job.id, job.job_queue_id
   ), settled as (

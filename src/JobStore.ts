@@ -149,6 +149,8 @@ export interface ClaimRequest {
    * very many of them may need several claims to be found.
    */
   readonly forbiddenFlags?: ReadonlyArray<string> | undefined
+  /** At which time its jobs are due, in milliseconds since the epoch. Default: now, by the database's clock. */
+  readonly dueAt?: number | undefined
   /** Whether to send the pool's heartbeat along. Default: false. */
   readonly beat?: boolean | undefined
 }
@@ -189,6 +191,8 @@ export type Settlement =
     readonly error: string
     /** Milliseconds until the next attempt; `undefined` fails the job for good. */
     readonly retryIn: number | undefined
+    /** The time that `retryIn` counts from, in milliseconds since the epoch. Default: now, by the database's clock. */
+    readonly since?: number | undefined
     /** What is recorded of the attempt: its number, the kind of error, and the error itself as JSON text. */
     readonly record?: { readonly attempt: number; readonly tag: string; readonly data: string | undefined } | undefined
     /** Which entries of a payload that is an array stay in it, counted from 0; left out, it stays as it is. */
@@ -204,8 +208,14 @@ export type Settlement =
     /** As of a failed one. */
     readonly retain?: number | undefined
   }
-  /** Given back, due in so many milliseconds: the attempt is not charged. */
-  | { readonly _tag: "Snoozed"; readonly id: Job.JobId; readonly attempt: number; readonly delay: number }
+  /** Given back, due in so many milliseconds from `since` on, as of a failed one: the attempt is not charged. */
+  | {
+    readonly _tag: "Snoozed"
+    readonly id: Job.JobId
+    readonly attempt: number
+    readonly delay: number
+    readonly since?: number | undefined
+  }
   /** Given back: the attempt is not charged, unless somebody changed the job's attempts since. */
   | { readonly _tag: "Released"; readonly id: Job.JobId; readonly attempt: number }
 
@@ -224,6 +234,8 @@ export interface BatchRequest {
   readonly stream?: string | undefined
   /** Only jobs of one task and priority, from after that place on: a hint that saves work, and may miss jobs. */
   readonly after?: Place | undefined
+  /** As of a claim. */
+  readonly dueAt?: number | undefined
 }
 
 /**

@@ -19,6 +19,7 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -31,6 +32,7 @@ import { randomBytes } from "node:crypto"
 import { isBadFlag, taskNameProblem } from "./internal/jobSpec.ts"
 import { retainMillis, retainProblem } from "./internal/retention.ts"
 import * as Attempt from "./internal/worker/attempt.ts"
+import * as NodeTime from "./internal/worker/nodeTime.ts"
 import * as Pool from "./internal/worker/pool.ts"
 import * as Recorder from "./internal/worker/recorder.ts"
 import { Runners } from "./internal/worker/runners.ts"
@@ -85,6 +87,12 @@ export interface Options<T extends Task.Any, R = never> {
    * most 1,000 years, which an infinite duration stands for. Default: not at all.
    */
   readonly retain?: Duration.Input | undefined
+  /**
+   * Whether due times go by Effect's Clock, that of the process or a test's, instead of the database's: which jobs it claims,
+   * and when retries and snoozed jobs are due. Leases and locks, what `Queue` adds and the states that it answers stay
+   * with the database's clock. Costs no statement. Default: false.
+   */
+  readonly useNodeTime?: boolean | undefined
   /** What is done around each attempt. Default: nothing. */
   readonly hooks?: Hooks<R> | undefined
   /**
@@ -311,7 +319,9 @@ export class Worker extends Context.Service<Worker, {
       ) {
         const resolved = yield* settings(options)
         const retain = yield* retainOf(options)
-        const dedicated = yield* store.dedicated
+        const clock = options.useNodeTime === true ? yield* Clock.Clock : undefined
+        const own = yield* store.dedicated
+        const dedicated = clock === undefined ? own : NodeTime.make(own, clock)
         const context = yield* Effect.context<Task.ToHandler<T> | R>()
         const hooks = provideHooks(options.hooks ?? {}, context)
         let registrations: ReadonlyArray<Task.Registration> = options.tasks.map((task) =>

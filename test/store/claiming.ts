@@ -17,6 +17,24 @@ const drain = Effect.fnUntraced(function*(store: Store, pool: string, tasks: Rea
 })
 
 export const claiming = (it: It) => {
+  it.effect("goes by the time that it is told", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const [hour, tasks] = [3_600_000, [task]]
+      for (const queueName of [undefined, unique("queue")]) {
+        const job = yield* store.add(spec(task, { queueName, delay: hour }))
+        const runAt = millis(job.runAt)
+        assert.deepStrictEqual((yield* store.claim({ pool, tasks, limit: 5 })).jobs, [])
+        const early = yield* store.claim({ pool, tasks, limit: 5, dueAt: runAt - hour * 2 })
+        assert.deepStrictEqual(early.jobs, [])
+        assert.approximately(early.nextDueIn!, hour * 2, 1)
+        const beating = yield* store.claim({ pool, tasks, limit: 5, dueAt: runAt - 1000, beat: true })
+        assert.deepStrictEqual([beating.jobs, beating.heartbeat?.isAlive], [[], true])
+        assert.deepStrictEqual(ids((yield* store.claim({ pool, tasks, limit: 5, dueAt: runAt + 1 })).jobs), [job.id])
+        yield* store.settle(pool, [{ _tag: "Completed", id: job.id }])
+      }
+    }))
+
   it.effect("tells the handler everything about its job", () =>
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene

@@ -34,6 +34,21 @@ export const settling = (it: It) => {
       assert.approximately(millis(job.runAt) - millis(job.updatedAt), 60_000, 1)
     }))
 
+  it.effect("puts jobs off from the time that it is told", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const failed = yield* running(store, pool, task)
+      const snoozed = yield* running(store, pool, task)
+      const since = millis(failed.runAt) + 3_600_000
+      yield* store.settle(pool, [
+        { _tag: "Failed", id: failed.id, error: "no", retryIn: 60_000, since },
+        { _tag: "Snoozed", id: snoozed.id, attempt: 1, delay: 60_000, since }
+      ])
+      for (const { id } of [failed, snoozed]) {
+        assert.approximately(millis((yield* found(store, id)).runAt), since + 60_000, 1)
+      }
+    }))
+
   it.effect("makes a job that is to be retried at once ready again", () =>
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene

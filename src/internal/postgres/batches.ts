@@ -82,15 +82,16 @@ export const make = ({ failure, run, sessions, statements }: {
           : Effect.void
       )
 
-      const hold = ({ after, limit, tasks }: Wanted) =>
+      const hold = ({ after, dueAt, limit, tasks }: Wanted) =>
         after === undefined
-          ? inBatch("batch", statements.holdBatch, [tasks, limit])
+          ? inBatch("batch", statements.holdBatch, [tasks, limit, dueAt ?? null])
           : inBatch("batch", statements.holdMore, [
             after.task,
             after.priority,
             Math.round(after.runAt * 1000),
             after.id,
-            limit
+            limit,
+            dueAt ?? null
           ])
 
       /** The batch that the transaction holds. */

@@ -8,7 +8,7 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
   const cancelled: Array<string> = []
   const kept: Array<string> = []
   const failures: Array<{ readonly id: string } & Record<string, unknown>> = []
-  const releases: Array<{ readonly id: string; readonly attempt: number; readonly delay: number | null }> = []
+  const releases: typeof failures = []
   const endings: Array<{ readonly id: string } & Record<string, unknown>> = []
   const fallibleEndings: typeof endings = []
   for (const settlement of settlements) {
@@ -30,6 +30,7 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
           id: settlement.id,
           error: settlement.error,
           retry_in: settlement.retryIn ?? null,
+          since: settlement.since,
           keep: settlement.keep,
           ...settlement.record
         })
@@ -41,7 +42,12 @@ export const partition = (settlements: ReadonlyArray<Settlement>) => {
         releases.push({ id: settlement.id, attempt: settlement.attempt, delay: null })
         break
       case "Snoozed":
-        releases.push({ id: settlement.id, attempt: settlement.attempt, delay: settlement.delay })
+        releases.push({
+          id: settlement.id,
+          attempt: settlement.attempt,
+          delay: settlement.delay,
+          since: settlement.since
+        })
     }
   }
   return {

@@ -221,23 +221,31 @@ export const make = (schema: string) => ({
     left join ${schema}._private_job_queues as queue on queue.id = job.job_queue_id`,
 
   /**
-   * $1 pool, $2 tasks, $3 limit, $4 how many start at once, $5 forbidden flags, $6 how long runs are. One row
-   * a claimed job, or one that says why there is none.
+   * $1 pool, $2 tasks, $3 limit, $4 how many start at once, $5 forbidden flags, $6 how long runs are, $7 the time in ms at
+   * which they are due, or null for now. One row a claimed job, or one that says why there is none.
    */
   claim: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
       flags, details, contended, next_due_in
-    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])`,
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[],
+      to_timestamp($7::float8 / 1000))`,
 
-  /** $1 tasks, $2 limit, inside an open transaction: jobs without a queue, held by their row locks only. One row a lane. */
+  /**
+   * $1 tasks, $2 limit, $3 as $7 of `claim`, inside an open transaction: jobs without a queue, held by their row locks only.
+   * One row a lane.
+   */
   holdBatch: `
     select task, priority, ids, payloads, run_at, created_at, rests
-    from ${schema}._private_kongtask_hold_batch($1::text[], $2::int)`,
+    from ${schema}._private_kongtask_hold_batch($1::text[], $2::int, to_timestamp($3::float8 / 1000))`,
 
-  /** $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, inside an open transaction. */
+  /**
+   * $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, $6 as $7 of `claim`, inside
+   * an open transaction.
+   */
   holdMore: `
     select task, priority, ids, payloads, run_at, created_at, rests
-    from ${schema}._private_kongtask_hold_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int)`,
+    from ${schema}._private_kongtask_hold_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int,
+      to_timestamp($6::float8 / 1000))`,
 
   /**
    * $1 stream, $2 pool, $3 ids as an array's text, outside the batch's transaction. One row a suspect, and one with its
@@ -294,7 +302,8 @@ export const make = (schema: string) => ({
   claimAndBeat: `
     select id, task, payload, queue_name, priority, run_at, attempts, max_attempts, last_error, created_at, key, revision,
       flags, details, contended, next_due_in, false as beat, null::text as dead_pool, null::text as cancelled_job
-    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[])
+    from ${schema}._private_kongtask_claim($1::text, $2::text[], $3::int, $4::int, $5::text[], $6::int[],
+      to_timestamp($7::float8 / 1000))
     union all
     select null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, true, dead_pool,
       cancelled_job

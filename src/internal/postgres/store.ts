@@ -112,6 +112,7 @@ const makeStore = Effect.fnUntraced(function*(
 
   const claim: Store["claim"] = Effect.fnUntraced(function*({
     beat,
+    dueAt,
     forbiddenFlags = [],
     limit,
     pool,
@@ -128,7 +129,8 @@ const makeStore = Effect.fnUntraced(function*(
         limit,
         start ?? limit,
         forbiddenFlags.length === 0 ? null : forbiddenFlags,
-        runs ?? null
+        runs ?? null,
+        dueAt ?? null
       ]
     )
     const claimed: Array<ClaimedRow> = []

@@ -71,9 +71,9 @@ const delayOf = (settlement: Settlement): number | undefined =>
 
 const hidden = (settlement: Settlement): Settlement =>
   settlement._tag === "Failed" && settlement.retryIn !== undefined
-    ? { ...settlement, retryIn: limbo }
+    ? { ...settlement, retryIn: limbo, since: undefined }
     : settlement._tag === "Snoozed"
-    ? { ...settlement, delay: limbo }
+    ? { ...settlement, delay: limbo, since: undefined }
     : settlement
 
 const unchanged: Changes = {
@@ -195,7 +195,7 @@ export const make = (store: Store): Store => {
       return yield* jobs(at(retried.map(({ id }) => id), placed(time, time)))
     }),
     claim: (request) =>
-      Effect.map(read(store.claim(request)), (claim) => ({
+      Effect.map(read(store.claim({ ...request, dueAt: undefined })), (claim) => ({
         ...claim,
         jobs: claim.jobs.map(toClaimed)
       })),

@@ -56,7 +56,7 @@ const flags = {
   noScheduler: toggle("no-scheduler").pipe(
     Flag.withDescription("Run no schedules, neither those of the crontab nor those in the database")
   ),
-  useNodeTime: optional("use-node-time", "Refused: jobs are due by the database's clock"),
+  useNodeTime: optional("use-node-time", "Whether jobs are due by this machine's clock, not the database's"),
   noHandleSignals: toggle("no-handle-signals").pipe(
     Flag.withDescription("SIGTERM and SIGINT end the process at once, not the worker in order")
   ),
@@ -67,6 +67,7 @@ const flags = {
 const optionsOf = ({ settings }: Configuration) => ({
   concurrency: settings.jobs.value,
   pollInterval: settings.pollInterval.value,
+  useNodeTime: settings.useNodeTime.value,
   handleSignals: settings.handleSignals.value
 })
 
@@ -131,7 +132,6 @@ export const worker = Command.make(
   flags,
   ({ noHandleSignals, noMigrate, noPreparedStatements, noScheduler, once, tasks, ...given }) =>
     Effect.gen(function*() {
-      const { describeSource } = yield* Connection.configuration
       const configuration = yield* Connection.resolve({
         ...given,
         tasks: tasks.length === 0 ? undefined : tasks,
@@ -140,14 +140,6 @@ export const worker = Command.make(
       })
       const { settings } = configuration
       if (once && given.watch === true) return yield* usage("--once and --watch exclude each other.")
-      if (settings.useNodeTime.value) {
-        return yield* new Problem({
-          kind: "configuration",
-          message: "Jobs are due by the database's clock; there is no worker yet that goes by this machine's.",
-          where: describeSource(settings.useNodeTime.source),
-          todo: "Leave it out, and let both machines keep their time by NTP; `kongtask doctor` compares their clocks."
-        })
-      }
       const paths = settings.tasks.value
       if (paths === undefined) {
         return yield* new Problem({
