@@ -11,7 +11,7 @@ import * as Latch from "effect/Latch"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob } from "../../JobStore.ts"
 import { machineMillis } from "../clock.ts"
-import type { Ending, Runner } from "./attempt.ts"
+import type { Runner } from "./attempt.ts"
 import type * as Durations from "./durations.ts"
 import type { Jobs } from "./jobs.ts"
 import type { Outcome } from "./settler.ts"
@@ -32,13 +32,11 @@ export interface Handlers {
   readonly inUse: () => number
 }
 
-/** The end of a job whose task was taken from the worker in the meantime. */
-const withoutHandler = ({ attempt, id }: ClaimedJob): Ending => ({ settlement: { _tag: "Released", id, attempt } })
-
 export const make = ({ durations, jobs, pool, runners }: {
   readonly durations: Durations.Durations
   readonly jobs: Jobs
   readonly pool: string
+  /** Those that are replaced while a batch is held are still there. */
   readonly runners: ReadonlyMap<string, Runner>
 }): Handlers => {
   let inUse = 0
@@ -74,7 +72,7 @@ export const make = ({ durations, jobs, pool, runners }: {
           const job = current = batched[next++]!
           running.set(job.id, { job, fiber: () => own.fiber })
           jobs.begin(job)
-          return runners.get(job.task)?.attempt(job, pool) ?? Effect.succeed(withoutHandler(job))
+          return runners.get(job.task)!.attempt(job, pool)
         },
         step: (ending) => {
           const job = current!
