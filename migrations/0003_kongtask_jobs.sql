@@ -489,7 +489,8 @@ $body$;
 
 -- Records outcomes of jobs that the pool holds, and answers their ids. Without a pool: of jobs whose rows this transaction
 -- has locked in a batch, which are charged now. Primary key; only rows that the pool holds, so it waits for nobody but an
--- administrator. A queue is freed with its job unless one of `held_ids` is another job of it that the pool holds: those of
+-- administrator. A failure of another attempt than the one that runs is left out, unless the job was changed since its
+-- claim: it has been recorded, its answer was lost, and the pool holds the job again. A queue is freed with its job unless one of `held_ids` is another job of it that the pool holds: those of
 -- a run whose outcomes are still to come. `endings` has what there is to say of jobs that end,
 -- [{id, outcome, retain (ms), result (JSON text), reason}]: of each that is cancelled, and of others where something is to be
 -- kept. Released jobs are announced, since other pools may be idle. `keep` says which entries of a payload that
@@ -552,6 +553,7 @@ begin
       id int8, error text, retry_in float8, since float8, attempt int, tag text, data text, keep json
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
+      and (pool is null or failure.attempt is null or failure.attempt = job.attempts or job.updated_at > job.locked_at)
     returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
   ), recorded as (
     insert into :schema._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)

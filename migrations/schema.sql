@@ -2760,6 +2760,7 @@ begin
       id int8, error text, retry_in float8, since float8, attempt int, tag text, data text, keep json
     )
     where job.id = failure.id and job.locked_by is not distinct from pool
+      and (pool is null or failure.attempt is null or failure.attempt = job.attempts or job.updated_at > job.locked_at)
     returning job.id, job.job_queue_id, failure.attempt, failure.tag, failure.error, failure.data
   ), recorded as (
     insert into "graphile_worker"._private_kongtask_failed_attempts (job_id, attempt, tag, message, data)

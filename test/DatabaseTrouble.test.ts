@@ -3,10 +3,11 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Latch, type Layer, Schema, Scope } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient } from "effect/sql"
-import { Queue, Task, Worker, type WorkerEvent } from "kongtask"
+import { KongTaskError, Queue, Retry, Task, Worker, type WorkerEvent } from "kongtask"
 import { connection, dedicatedServerWith, terminateBackends, TestDatabase } from "./support/database.ts"
 import { eventually } from "./support/events.ts"
 import * as Test from "./support/kongtask.ts"
+import * as Lane from "./support/lane.ts"
 
 const Step = Task.make("step", { payload: { n: Schema.Int } })
 
@@ -154,6 +155,49 @@ describe("a worker waits and tries again", () => {
       expect([...runs.values()]).toEqual(once(100))
       expect(yield* Queue.count()).toBe(0)
     }))
+
+  it.live(
+    "when the answers to a failure's record and to the next claim of its job are lost, and charges nothing twice",
+    () =>
+      Effect.gen(function*() {
+        const lane = Lane.make()
+        const severed = new KongTaskError.KongTaskError({
+          reason: new KongTaskError.ConnectionFailed({ detail: "cut", cause: new Error("cut") })
+        })
+        const isRecorded = yield* Latch.make(false)
+        const isClaimed = yield* Latch.make(false)
+        lane.settle = (settle) => (pool, settlements, held) =>
+          Effect.gen(function*() {
+            const settled = yield* settle(pool, settlements, held)
+            if (isRecorded.isOpen()) return settled
+            yield* isRecorded.open
+            yield* isClaimed.await
+            return yield* severed
+          })
+        lane.claim = (claim) => (request) =>
+          Effect.gen(function*() {
+            const claimed = yield* claim(request)
+            if (!isRecorded.isOpen() || isClaimed.isOpen() || claimed.jobs.length === 0) return claimed
+            yield* isClaimed.open
+            return yield* severed
+          })
+        yield* Effect.gen(function*() {
+          const attempts: Array<number> = []
+          const handler = Step.toLayer((_, job) => {
+            attempts.push(job.attempt)
+            return job.attempt === 1 ? Effect.die("no") : Effect.void
+          }, { retry: Retry.fixed(0) })
+          yield* Queue.add(Step, { n: 0 })
+          yield* Worker.run({ tasks: [Step], pollInterval: "50 millis", handleSignals: false }).pipe(
+            Effect.provide(handler),
+            Effect.forkScoped({ startImmediately: true })
+          )
+          yield* drained
+          expect(attempts).toEqual([1, 2])
+        }).pipe(Effect.provide(lane.layer))
+      }).pipe(Effect.scoped, Effect.provide(Test.layer())),
+    60_000
+  )
 
   test("when its statements are cancelled from outside", () =>
     Effect.gen(function*() {

@@ -142,6 +142,20 @@ export const settling = (it: It) => {
       assert.deepInclude(yield* found(store, id), { state: "running", lockedBy: otherPool, attempts: 1 })
     }))
 
+  it.effect("records no failure twice, when the pool holds the job again", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const { id } = yield* running(store, pool, task)
+      const record = { attempt: 1, tag: "Error", data: undefined }
+      const failed: Settlement = { _tag: "Failed", id, error: "broken", retryIn: 0, record }
+      assert.strictEqual((yield* store.settle(pool, [failed])).size, 1)
+      assert.deepStrictEqual(ids((yield* store.claim({ pool, tasks: [task], limit: 1 })).jobs), [id])
+      assert.strictEqual((yield* store.settle(pool, [failed])).size, 0)
+      assert.deepInclude(yield* found(store, id), { state: "running", lockedBy: pool, attempts: 2 })
+      assert.strictEqual((yield* store.settle(pool, [{ ...failed, record: { ...record, attempt: 2 } }])).size, 1)
+      assert.deepInclude(yield* found(store, id), { state: "ready", attempts: 2 })
+    }))
+
   for (const maxAttempts of [25, 1]) {
     const which = maxAttempts === 1 ? "on its last attempt" : "with attempts left"
     for (const supersede of ["replace", "remove"] as const) {
@@ -151,6 +165,14 @@ export const settling = (it: It) => {
           const endings: ReadonlyArray<(id: Job.JobId) => Effect.Effect<unknown, unknown>> = [
             (id) => store.settle(pool, [release(id)]),
             (id) => store.settle(pool, [failure(id, 0)]),
+            (id) =>
+              store.settle(pool, [{
+                _tag: "Failed",
+                id,
+                error: "broken",
+                retryIn: 0,
+                record: { attempt: 1, tag: "Error", data: undefined }
+              }]),
             () => store.releaseUnknown(pool, [])
           ]
           for (const end of endings) {

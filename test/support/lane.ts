@@ -13,7 +13,7 @@ export interface Lane {
   readonly holds: (id: Job.JobId) => boolean
   /** What was asked for so far. */
   readonly requests: ReadonlyArray<JobStore.BatchRequest>
-  /** Replaced to disturb them: the opening of batches, each batch that was opened, and the settles of claimed jobs. */
+  /** Replaced to disturb them: the opening of batches, each batch that was opened, claims, and settles of claimed jobs. */
   open: (
     batch: Effect.Effect<JobStore.Batch, KongTaskError.KongTaskError, Scope.Scope>
   ) => Effect.Effect<JobStore.Batch, KongTaskError.KongTaskError, Scope.Scope>
@@ -21,6 +21,7 @@ export interface Lane {
   /** Told of each batch by its number: when its jobs may be run, and when it is over. */
   begun: (batch: number, jobs: ReadonlyArray<JobStore.ClaimedJob>) => void
   over: (batch: number) => void
+  claim: (claim: JobStore.Store["claim"]) => JobStore.Store["claim"]
   settle: (settle: JobStore.Store["settle"]) => JobStore.Store["settle"]
   /** Queue and worker on the database of the given client. */
   readonly layer: Layer.Layer<
@@ -71,6 +72,7 @@ export const make = (): Lane => {
       requests.push(request)
       return Effect.flatMap(Effect.suspend(() => lane.open(store.batch(request))), (batch) => watch(request, batch))
     },
+    claim: (request) => lane.claim(store.claim)(request),
     settle: (pool, settlements, held) => lane.settle(store.settle)(pool, settlements, held),
     dedicated: Effect.map(store.dedicated, watched)
   })
@@ -85,6 +87,7 @@ export const make = (): Lane => {
     opened: (batch) => batch,
     begun: () => {},
     over: () => {},
+    claim: (claim) => claim,
     settle: (settle) => settle,
     layer: Layer.provide(Layer.mergeAll(Queue.Queue.layer(), Layer.fresh(Worker.Worker.layer)), store)
   }

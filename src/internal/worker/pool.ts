@@ -176,7 +176,8 @@ export const run = Effect.fnUntraced(function*(
       legacy.push(...outcomes.map((outcome) => ({ formerPool: id, formerHeld, ...outcome })))
     },
     flushTimeout: Duration.max(settings.shutdownTimeout, minFlushTimeout),
-    onSettled
+    onSettled,
+    onDoubt: doubtNow
   })
 
   const durations = Durations.make()

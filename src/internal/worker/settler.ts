@@ -64,10 +64,12 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly flushTimeout: Duration.Duration
   /** Told of each outcome once it is recorded, or known never to be. */
   readonly onSettled: (outcome: Outcome, isRecorded: boolean) => void
+  /** The pool may hold jobs without knowing. */
+  readonly onDoubt: () => void
   readonly onDied: (cause: Cause.Cause<never>) => Effect.Effect<unknown>
 }): Effect.fn.Return<Settler, never, Scope.Scope> {
-  const { answered, beside, exclusively, flushTimeout, handOn, isHeldAgain, isLost, onDied, onSettled } = options
-  const { onUnavailable, pool, store } = options
+  const { answered, beside, exclusively, flushTimeout, handOn, isHeldAgain, isLost, onDied, onDoubt } = options
+  const { onSettled, onUnavailable, pool, store } = options
   const queue = yield* Queue.make<Outcome, Cause.Done>()
   const keptUp = yield* Latch.make(true)
   const unsettled = new Map<JobId, number>()
@@ -127,16 +129,17 @@ export const make = Effect.fnUntraced(function*(options: {
       })))
       if (Result.isSuccess(again)) {
         const recorded = again.success
-        return yield* tell(outcomes, (outcome) =>
-          outcome.isLate !== true || recorded.has(outcome.job.id) || hasEnded(outcome))
+        yield* tell(outcomes, (outcome) => outcome.isLate !== true || recorded.has(outcome.job.id) || hasEnded(outcome))
+        // A claim whose answer was lost may have found one free: then this pool holds it unknowingly.
+        if (recorded.size < outcomes.length) onDoubt()
+        return
       }
       if (!again.failure.isTransient) {
         return yield* isolate(outcomes, again.failure)
       }
       // One row that somebody has locked keeps all the others waiting; a database that is away does not.
       if (outcomes.length > 1 && tries > 0 && isUnanswered(again.failure)) {
-        return yield* halves(outcomes, (half) =>
-          settleAgain(half, again.failure, 0))
+        return yield* halves(outcomes, (half) => settleAgain(half, again.failure, 0))
       }
       return yield* settleAgain(outcomes, again.failure, tries + 1)
     })
