@@ -3,13 +3,50 @@
 
 -- Batches: jobs that are held by the locks of an open transaction and nothing else. Planned once a session, as the claim.
 
+-- A batch's turn, until its transaction ends: whoever looks for jobs walks over those that the open batches hold, which costs
+-- all the more the more of them are open, however large they are. So four of all pools' batches are open at a time; more of
+-- small ones, whose handlers take the time: 2,400 jobs together. Waits for a turn, a quarter of a second at most, if
+-- `may_wait`; answers whether it has come. An advisory lock a turn, (oid of the jobs table, turn), taken before any other lock.
+create or replace function :schema._private_kongtask_take_turn(max_jobs int, may_wait boolean)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $body$
+declare
+  space constant int := format('%I._private_jobs', :schema_literal)::regclass::oid::int8::bit(32)::int;
+  turns constant int := greatest(4, 2400 / max_jobs);
+  own_timeout constant text := current_setting('lock_timeout');
+begin
+  if turns > 32 then
+    return true;
+  end if;
+  for turn in 1..turns loop
+    if pg_try_advisory_xact_lock(space, turn) then
+      return true;
+    end if;
+  end loop;
+  if may_wait then
+    perform set_config('lock_timeout', '250ms', true);
+    begin
+      perform pg_advisory_xact_lock(space, 1 + floor(random() * turns)::int);
+    exception when lock_not_available then
+      may_wait := false;
+    end;
+    perform set_config('lock_timeout', own_timeout, true);
+  end if;
+  return may_wait;
+end
+$body$;
+
 -- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
 -- itself when it is idle for seconds. Plan and indexes as in the claim. One row a lane, since a row a job would cost both
 -- sides as much as all the rest: `task` is the place of the task's name, `payloads` a JSON array, the times 8 bytes each as
 -- timestamptz is sent, `rests` a JSON array, or null when each job of the lane is as most are: it has null for such a
 -- job, or else [the attempt to come, max_attempts, key, revision, flags, last_error]. Where the rows are is kept in a
--- setting of the transaction, for `_private_kongtask_complete_held`.
-create or replace function :schema._private_kongtask_hold_batch(task_names text[], max_jobs int, due_at timestamptz default null)
+-- setting of the transaction, for `_private_kongtask_complete_held`. One row with nothing in it for who has no turn.
+create or replace function :schema._private_kongtask_hold_batch(
+  task_names text[], max_jobs int, due_at timestamptz default null, may_wait boolean default true
+)
 returns table (
   task int, priority int, ids text, payloads text, run_at bytea, created_at bytea, rests text
 )
@@ -22,6 +59,10 @@ as $body$
 #variable_conflict use_column
 begin
   perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  if not :schema._private_kongtask_take_turn(max_jobs, may_wait) then
+    return query select null::int, null::int, null::text, null::text, null::bytea, null::bytea, null::text;
+    return;
+  end if;
   return query
   with recursive tasks as materialized (
     select id, array_position(task_names, identifier) as place from :schema._private_tasks
@@ -75,7 +116,7 @@ $body$;
 -- jobs that are added, retried or given back before that place are not found.
 create or replace function :schema._private_kongtask_hold_more(
   task_name text, lane_priority int, after_micros float8, after_id bigint, max_jobs int,
-  due_at timestamptz default null
+  due_at timestamptz default null, may_wait boolean default true
 )
 returns table (
   task int, priority int, ids text, payloads text, run_at bytea, created_at bytea, rests text
@@ -89,6 +130,10 @@ as $body$
 #variable_conflict use_column
 begin
   perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  if not :schema._private_kongtask_take_turn(max_jobs, may_wait) then
+    return query select null::int, null::int, null::text, null::text, null::bytea, null::bytea, null::text;
+    return;
+  end if;
   return query
   with held as (
     select *,

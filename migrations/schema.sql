@@ -1808,7 +1808,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, may_wait boolean DEFAULT true)
  RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1819,6 +1819,10 @@ AS $function$
 #variable_conflict use_column
 begin
   perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  if not "graphile_worker"._private_kongtask_take_turn(max_jobs, may_wait) then
+    return query select null::int, null::int, null::text, null::text, null::bytea, null::bytea, null::text;
+    return;
+  end if;
   return query
   with recursive tasks as materialized (
     select id, array_position(task_names, identifier) as place from "graphile_worker"._private_tasks
@@ -1867,7 +1871,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, may_wait boolean DEFAULT true)
  RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1878,6 +1882,10 @@ AS $function$
 #variable_conflict use_column
 begin
   perform set_config('idle_in_transaction_session_timeout', '5s', true);
+  if not "graphile_worker"._private_kongtask_take_turn(max_jobs, may_wait) then
+    return query select null::int, null::int, null::text, null::text, null::bytea, null::bytea, null::text;
+    return;
+  end if;
   return query
   with held as (
     select *,
@@ -3084,6 +3092,37 @@ begin
   if released > 0 then
     perform "graphile_worker"._private_kongtask_notify(released);
   end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_take_turn(max_jobs integer, may_wait boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  space constant int := format('%I._private_jobs', 'graphile_worker')::regclass::oid::int8::bit(32)::int;
+  turns constant int := greatest(4, 2400 / max_jobs);
+  own_timeout constant text := current_setting('lock_timeout');
+begin
+  if turns > 32 then
+    return true;
+  end if;
+  for turn in 1..turns loop
+    if pg_try_advisory_xact_lock(space, turn) then
+      return true;
+    end if;
+  end loop;
+  if may_wait then
+    perform set_config('lock_timeout', '250ms', true);
+    begin
+      perform pg_advisory_xact_lock(space, 1 + floor(random() * turns)::int);
+    exception when lock_not_available then
+      may_wait := false;
+    end;
+    perform set_config('lock_timeout', own_timeout, true);
+  end if;
+  return may_wait;
 end
 $function$;
 

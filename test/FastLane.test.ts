@@ -283,6 +283,24 @@ describe("the fast lane", () => {
       expect(Math.max(...lane.requests.map(({ limit }) => limit))).toBeLessThanOrEqual(4 * 15 / 0.5)
     }))
 
+  test("(i) leaves jobs to claims while the batches of others hold enough", (lane) =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      let held = 0
+      yield* add(3_000)
+      yield* sql.withTransaction(Effect.gen(function*() {
+        for (let turn = 0; turn < 4; turn++) {
+          yield* sql`select graphile_worker._private_kongtask_take_turn(2400, false)`
+        }
+        const summary = yield* runOnce((job) => Effect.sync(() => void (held += lane.holds(job.id) ? 1 : 0)))
+        expect(summary).toMatchObject({ completed: 3_000, lost: 0 })
+      }))
+      const large = lane.requests.filter(({ limit }) => 2400 / limit < 5).length
+      expect(large).toBeGreaterThan(0)
+      expect(large).toBeLessThan(30)
+      expect(held).toBeLessThan(3_000)
+    }))
+
   it.live("(j) is not there on the embedded database", () =>
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient

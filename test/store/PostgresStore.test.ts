@@ -129,6 +129,55 @@ describe("a dead pool", () => {
     }))
 })
 
+/** So many turns of large batches, until the scope ends. */
+const takeTurns = (sql: PgClient.PgClient, count: number) =>
+  Effect.forEach(Array.from({ length: count }), () =>
+    Effect.gen(function*() {
+      const session = yield* sql.reserve
+      yield* session.execute("begin", [], undefined)
+      yield* Effect.addFinalizer(() => Effect.orDie(session.execute("rollback", [], undefined)))
+      const take = "select graphile_worker._private_kongtask_take_turn(2400, false) as taken"
+      return (yield* session.execute(take, [], undefined)) as ReadonlyArray<{ readonly taken: boolean }>
+    }), { concurrency: "unbounded" }).pipe(Effect.map((rows) => rows.flat().filter(({ taken }) => taken).length))
+
+describe("batches of all pools", () => {
+  it.live("are four at a time when they are large, and wait for each other", () =>
+    Effect.gen(function*() {
+      const { config, sql, store } = yield* single
+      const pool = yield* makePool(store)
+      yield* store.addMany(specs("task", 10))
+      const large = { pool, tasks: ["task"], limit: 2000 }
+      const [crowded, small, waiter] = yield* Effect.scoped(Effect.gen(function*() {
+        assert.strictEqual(yield* takeTurns(sql, 6), 4)
+        const crowded = yield* Effect.scoped(take(store, large))
+        const small = yield* Effect.scoped(take(store, { ...large, limit: 5 }))
+        const waiter = yield* take(store, large).pipe(
+          Effect.repeat({ until: ({ isCrowded }) => !isCrowded }),
+          Effect.scoped,
+          Effect.forkDetach
+        )
+        yield* eventually(waiting(config), { until: (count) => count === 1 })
+        return [crowded, small, waiter] as const
+      }))
+      assert.deepInclude(crowded, { isCrowded: true, count: 0, jobs: [] })
+      assert.deepInclude(small, { isCrowded: false, count: 5 })
+      assert.deepInclude(yield* Fiber.join(waiter), { isCrowded: false, count: 10 })
+    }))
+
+  it.live("do not wait for the next one", () =>
+    Effect.gen(function*() {
+      const { sql, store } = yield* single
+      const pool = yield* makePool(store)
+      yield* store.addMany(specs("task", 10))
+      const batch = yield* take(store, { pool, tasks: ["task"], limit: 5 })
+      yield* takeTurns(sql, 4)
+      const settlements = batch.jobs.map(({ id }) => ({ _tag: "Completed", id }) as const)
+      const { next } = yield* batch.settle(settlements, { tasks: ["task"], limit: 2000 })
+      assert.deepInclude(next, { isCrowded: true, count: 0 })
+      assert.strictEqual(yield* store.count({}), 5)
+    }).pipe(Effect.scoped))
+})
+
 describe("a client's own settings", () => {
   const camel = (name: string) => name.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
   const snake = (name: string) => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)

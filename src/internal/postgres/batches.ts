@@ -25,6 +25,11 @@ interface NotedRow {
   readonly details: string | null
 }
 
+/** Others hold so many jobs that there is no turn for one more batch. */
+interface NoTurnRow {
+  readonly task: null
+}
+
 type Answer = Effect.Effect<ReadonlyArray<unknown>, KongTaskError>
 
 const noIds: ReadonlySet<JobId> = new Set()
@@ -82,25 +87,29 @@ export const make = ({ failure, run, sessions, statements }: {
           : Effect.void
       )
 
-      const hold = ({ after, dueAt, limit, tasks }: Wanted) =>
+      const hold = ({ after, dueAt, limit, tasks }: Wanted, mayWait: boolean) =>
         after === undefined
-          ? inBatch("batch", statements.holdBatch, [tasks, limit, dueAt ?? null])
+          ? inBatch("batch", statements.holdBatch, [tasks, limit, dueAt ?? null, mayWait])
           : inBatch("batch", statements.holdMore, [
             after.task,
             after.priority,
             Math.round(after.runAt * 1000),
             after.id,
             limit,
-            dueAt ?? null
+            dueAt ?? null,
+            mayWait
           ])
 
       /** The batch that the transaction holds. */
-      const toBatch = ({ after, limit, tasks }: Wanted, rows: ReadonlyArray<LaneRow>): Batch => {
+      const toBatch = ({ after, limit, tasks }: Wanted, answer: ReadonlyArray<unknown>): Batch => {
+        const isCrowded = (answer as ReadonlyArray<LaneRow | NoTurnRow>)[0]?.task === null
+        const rows = isCrowded ? [] : answer as ReadonlyArray<LaneRow>
         const held = after === undefined ? toBatched(rows, tasks) : rows.flatMap((lane) => toLane(lane, after.task))
         const inTheWay = held.findIndex((job) => !mayBeHeld(job))
         const jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
         return {
           count: jobs.length,
+          isCrowded,
           size: rows.reduce((size, { payloads }) => size + payloads.length, 0),
           last: jobs.length === limit && rows.length === 1 ? jobs.at(-1)?.place : undefined,
           start: Effect.gen(function*() {
@@ -152,21 +161,21 @@ export const make = ({ failure, run, sessions, statements }: {
             const [answer, , , more] = yield* together(
               written,
               commit,
-              ...(next === undefined ? [] : [begin, hold(next)])
+              ...(next === undefined ? [] : [begin, hold(next, false)])
             )
             isOpen = next !== undefined
             isNoted = false
             isUsed = false
             return {
               refused: areAll ? noIds : toIds(answer!),
-              next: next === undefined ? undefined : toBatch(next, more as ReadonlyArray<LaneRow>)
+              next: next === undefined ? undefined : toBatch(next, more!)
             }
           })
         }
       }
 
-      const [, rows] = yield* together(begin, hold(request))
-      return toBatch(request, rows as ReadonlyArray<LaneRow>)
+      const [, rows] = yield* together(begin, hold(request, true))
+      return toBatch(request, rows!)
     }),
     forgetBatch: (stream) => Effect.map(run("settle", statements.forgetBatch, [stream]), (rows) => rows.length > 0),
     settleLate: Effect.fnUntraced(function*(pool, outcomes) {

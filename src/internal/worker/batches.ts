@@ -29,7 +29,7 @@ import type { Outcome } from "./settler.ts"
 const budgetMillis = 30
 
 /** How long the streams go on before the other jobs get their claim: longer where a claim takes long. */
-const minPhaseMillis = 200
+const minPhaseMillis = 600
 const maxPhaseMillis = 1_000
 const claimsPerPhase = 20
 
@@ -125,7 +125,9 @@ export const make = (options: {
     // Milliseconds a job of the last batches, all lanes together.
     let pace: number | undefined
     const time = (count: number, millis: number) => {
-      if (count > 0) pace = ((pace ?? millis / count) + millis / count) / 2
+      if (count === 0) return
+      const latest = millis / count
+      pace = pace === undefined ? latest : pace + (latest - pace) * (latest < pace ? 0.5 : 0.1)
     }
 
     /** As many jobs as half of the budget is enough for, and as are not too large to be held together. */
@@ -181,8 +183,8 @@ export const make = (options: {
 
       const opened = (batch: Batch, wanted: Wanted): Opened => {
         weigh(batch)
-        after = batch.last
-        if (batch.count < wanted.limit && wanted.after === undefined) isOver = true
+        if (!batch.isCrowded) after = batch.last
+        if (!batch.isCrowded && batch.count < wanted.limit && wanted.after === undefined) isOver = true
         const before = lastTurn
         const own = lastTurn = Latch.makeUnsafe(false)
         return { batch, epoch: wanted.epoch, turn: before.await, pass: Effect.andThen(before.await, own.open) }
