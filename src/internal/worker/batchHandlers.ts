@@ -8,7 +8,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
-import type { JobId } from "../../Job.ts"
 import type { ClaimedJob } from "../../JobStore.ts"
 import { machineMillis } from "../clock.ts"
 import type { Runner } from "./attempt.ts"
@@ -16,10 +15,19 @@ import type * as Durations from "./durations.ts"
 import type { Jobs } from "./jobs.ts"
 import type { Outcome } from "./settler.ts"
 
+/** A lane: its fiber, and the job that it is running. */
+interface Lane {
+  fiber: Fiber.Fiber<void> | undefined
+  job: ClaimedJob | undefined
+}
+
+export type RunningLane = Lane & { readonly job: ClaimedJob }
+
 /** What the handlers of a batch have done so far, and what they are doing. */
 export interface Work {
   readonly outcomes: Array<Outcome>
-  readonly running: Map<JobId, { readonly job: ClaimedJob; readonly fiber: () => Fiber.Fiber<void> | undefined }>
+  /** Those of its lanes that are in the middle of a job. */
+  readonly running: () => ReadonlyArray<RunningLane>
   /** How many jobs were not started. */
   readonly left: number
   /** From now on outcomes do not belong to the batch; nor does it when there is none. */
@@ -42,7 +50,6 @@ export const make = ({ durations, jobs, pool, runners }: {
   let inUse = 0
 
   const run: Handlers["run"] = Effect.fnUntraced(function*(batched, deadline) {
-    const running: Work["running"] = new Map()
     const outcomes: Array<Outcome> = []
     let deliver = (outcome: Outcome | undefined): void => {
       if (outcome !== undefined) outcomes.push(outcome)
@@ -50,38 +57,39 @@ export const make = ({ durations, jobs, pool, runners }: {
     let next = 0
     let isOpen = true
     const allDone = yield* Latch.make(false)
-    const lanes = Math.min(jobs.freeSlots(), batched.length)
-    let working = lanes
+    const lanes: ReadonlyArray<Lane> = Array.from(
+      { length: Math.min(jobs.freeSlots(), batched.length) },
+      () => ({ fiber: undefined, job: undefined })
+    )
+    let working = lanes.length
 
     // One loop a lane, left only by an interruption or a defect, which costs one job its attempt and not the others theirs.
-    const lane = (own: { fiber: Fiber.Fiber<void> | undefined }): Effect.Effect<void> => {
+    const runLane = (own: Lane): Effect.Effect<void> => {
       let at = machineMillis()
-      let current: ClaimedJob | undefined
       const ended = (job: ClaimedJob): number => {
         const now = machineMillis()
         const millis = now - at
         at = now
-        current = undefined
+        own.job = undefined
         durations.observe(job.task, millis)
-        running.delete(job.id)
         return millis
       }
       const attempts = Effect.whileLoop({
         while: () => isOpen && next < batched.length && at < deadline,
         body: () => {
-          const job = current = batched[next++]!
-          running.set(job.id, { job, fiber: () => own.fiber })
+          const job = own.job = batched[next++]!
           jobs.begin(job)
           return runners.get(job.task)!.attempt(job, pool)
         },
         step: (ending) => {
-          const job = current!
+          const job = own.job!
           deliver(jobs.concludeWith(job, ending, ended(job)))
         }
       })
       const all: Effect.Effect<void> = Effect.flatMap(Effect.exit(Effect.interruptible(attempts)), (exit) => {
-        if (Exit.isSuccess(exit) || current === undefined) return Effect.void
-        const concluded = jobs.conclude(current, Exit.failCause(exit.cause), ended(current))
+        const { job } = own
+        if (Exit.isSuccess(exit) || job === undefined) return Effect.void
+        const concluded = jobs.conclude(job, Exit.failCause(exit.cause), ended(job))
         return Effect.flatMap(concluded, (outcome) => {
           deliver(outcome)
           return Cause.hasInterrupts(exit.cause) ? Effect.void : all
@@ -94,19 +102,16 @@ export const make = ({ durations, jobs, pool, runners }: {
       return Effect.andThen(all, done)
     }
 
-    inUse += lanes
-    for (let index = lanes; index > 0; index--) {
-      const own: { fiber: Fiber.Fiber<void> | undefined } = { fiber: undefined }
-      own.fiber = jobs.inSlot(lane(own))
-    }
-    if (lanes > 0) {
+    inUse += lanes.length
+    for (const lane of lanes) lane.fiber = jobs.inSlot(runLane(lane))
+    if (lanes.length > 0) {
       yield* Effect.timeoutOption(allDone.await, Duration.millis(Math.max(0, deadline - machineMillis())))
     }
     isOpen = false
-    inUse -= lanes
+    inUse -= lanes.length
     return {
       outcomes,
-      running,
+      running: () => lanes.filter((lane): lane is RunningLane => lane.job !== undefined),
       left: batched.length - next,
       cutLoose: (to) => {
         deliver = to

@@ -208,7 +208,7 @@ export const make = (options: {
         /** With the next batch in the same round trip, if nobody else is about to open one. */
         const finishAndGoOn = Effect.fnUntraced(function*(batch: Batch, work: Handlers.Work) {
           // Outcomes that wait for a session get this one.
-          if (work.running.size > 0 || hasUnsettled() || !(yield* opening.takeIfAvailable(1))) {
+          if (work.running().length > 0 || hasUnsettled() || !(yield* opening.takeIfAvailable(1))) {
             return yield* finish(batch, work, name, free)
           }
           return yield* Effect.ensuring(
@@ -331,7 +331,7 @@ export const make = (options: {
       onCommitted: Effect.Effect<void>,
       next?: Wanted
     ): Effect.fn.Return<Finished> {
-      const loose = [...work.running.values()]
+      const loose = work.running().map((lane) => ({ lane, job: lane.job }))
       const own = work.outcomes.splice(0)
       // What ends from now on waits for the commit, which decides where it belongs.
       const late: Array<Outcome> = []
@@ -340,11 +340,10 @@ export const make = (options: {
       })
       /** From the batch to where the pool looks after its claimed jobs. */
       const adopt = (mayGoOn: (job: ClaimedJob) => boolean) => {
-        for (const { fiber, job } of loose) {
-          const running = fiber()
-          if (running === undefined || !work.running.has(job.id)) continue
-          jobs.adopt(job.id, running)
-          if (!mayGoOn(job)) running.interruptUnsafe()
+        for (const { job, lane: { fiber, job: running } } of loose) {
+          if (fiber === undefined || running !== job) continue
+          jobs.adopt(job.id, fiber)
+          if (!mayGoOn(job)) fiber.interruptUnsafe()
         }
       }
       const promote = loose.length === 0

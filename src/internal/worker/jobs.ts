@@ -219,8 +219,8 @@ export const make = Effect.fnUntraced(function*(options: {
 
   const concludeWith = (job: ClaimedJob, { settlement }: Ending, millis: number): Outcome => {
     started.delete(job.id)
-    outliving.delete(job.id)
-    cancelling.delete(job.id)
+    if (outliving.size > 0) outliving.delete(job.id)
+    if (cancelling.size > 0) cancelling.delete(job.id)
     return { job, settlement, millis }
   }
 
