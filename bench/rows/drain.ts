@@ -35,7 +35,7 @@ const byConcurrency = (concurrency: number, isInSubset: boolean): Row => ({
   what: `No-op jobs, one process, ${concurrency} handlers at once.`,
   isInSubset,
   entries: (concurrency === 10 ? everybody : usual).map((name) =>
-    onlyInFull(drainEntry(name, { concurrency, jobs: jobsOf(name, 100_000) }), rare.has(name))
+    onlyInFull(drainEntry(name, { concurrency, jobs: jobsOf(name, 200_000) }), rare.has(name))
   )
 })
 
@@ -64,11 +64,11 @@ const byProcesses = (count: number, concurrency: number, isInSubset: boolean): R
   ...common,
   id: `processes: ${count} × concurrency ${concurrency}`,
   group: "processes",
-  what: `100,000 no-op jobs, ${count} processes, ${concurrency} handlers at once in each.`,
+  what: `200,000 no-op jobs, ${count} processes, ${concurrency} handlers at once in each.`,
   isInSubset,
   entries: usual.map((name) =>
     onlyInFull(
-      drainEntry(name, { concurrency, count, jobs: jobsOf(name, 100_000) }),
+      drainEntry(name, { concurrency, count, jobs: jobsOf(name, 200_000) }),
       name === "graphile-worker default"
     )
   )
@@ -101,7 +101,7 @@ const streams: Row = {
   what: "No-op jobs, 20 workers of one handler each, in 2 processes: 20 that claim at once.",
   isInSubset: false,
   entries: usual.map((name) =>
-    drainEntry(name, { concurrency: 1, count: 2, workers: 10, maxPoolSize: 4, jobs: jobsOf(name, 50_000) })
+    drainEntry(name, { concurrency: 1, count: 2, workers: 10, maxPoolSize: 4, jobs: jobsOf(name, 200_000) })
   )
 }
 
