@@ -40,7 +40,8 @@ $body$;
 
 -- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
 -- itself when it is idle for seconds. Plan and indexes as in the claim. One row a lane, since a row a job would cost both
--- sides as much as all the rest: `task` is the place of the task's name, `payloads` a JSON array, the times 8 bytes each as
+-- sides as much as all the rest: `task` is the place of the task's name, `payloads` the members of a JSON array, without its
+-- brackets, since they would cost another copy of megabytes, the times 8 bytes each as
 -- timestamptz is sent, `rests` a JSON array, or null when each job of the lane is as most are: it has null for such a
 -- job, or else [the attempt to come, max_attempts, key, revision, flags, last_error]. Where the rows are is kept in a
 -- setting of the transaction, for `_private_kongtask_complete_held`. One row with nothing in it for who has no turn.
@@ -104,7 +105,7 @@ begin
   ), kept as materialized (
     select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
   )
-  select place, priority::int, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+  select place, priority::int, string_agg(id::text, ','), string_agg(payload::text, ','),
     string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
     case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
   from held where exists (select from kept) group by place, priority;
@@ -152,7 +153,7 @@ begin
   ), kept as materialized (
     select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
   )
-  select 1, lane_priority, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+  select 1, lane_priority, string_agg(id::text, ','), string_agg(payload::text, ','),
     string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
     case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
   from held where exists (select from kept) having count(*) > 0;

@@ -1864,7 +1864,7 @@ begin
   ), kept as materialized (
     select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
   )
-  select place, priority::int, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+  select place, priority::int, string_agg(id::text, ','), string_agg(payload::text, ','),
     string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
     case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
   from held where exists (select from kept) group by place, priority;
@@ -1904,7 +1904,7 @@ begin
   ), kept as materialized (
     select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
   )
-  select 1, lane_priority, string_agg(id::text, ','), '[' || string_agg(payload::text, ',') || ']',
+  select 1, lane_priority, string_agg(id::text, ','), string_agg(payload::text, ','),
     string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
     case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
   from held where exists (select from kept) having count(*) > 0;

@@ -15,7 +15,7 @@ export interface LaneRow {
   readonly priority: number
   /** Separated by commas. */
   readonly ids: string
-  /** A JSON array. */
+  /** The members of a JSON array. */
   readonly payloads: string
   readonly run_at: Uint8Array
   readonly created_at: Uint8Array
@@ -169,7 +169,7 @@ export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<Claime
 
 /** The jobs of a lane, in its order, in which the server reads it. */
 export const toLane = (row: LaneRow, task: string): ReadonlyArray<Claimed> => {
-  const payloads: ReadonlyArray<unknown> = JSON.parse(row.payloads)
+  const payloads: ReadonlyArray<unknown> = JSON.parse(`[${row.payloads}]`)
   const rests: ReadonlyArray<Rest | null> | undefined = row.rests === null ? undefined : JSON.parse(row.rests)
   const times = timesOf(row)
   return row.ids.split(",").map((id, index) =>

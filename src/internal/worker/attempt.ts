@@ -145,12 +145,12 @@ export const makeRunner = (
   const base = Context.merge(workerContext, context)
   const annotations = Context.get(base, References.CurrentLogAnnotations)
 
-  /** Answers the result as JSON text, where it is kept. */
-  const handle = (job: ClaimedJob): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
-    const attempt = Effect.flatMap(
-      Effect.mapError(decodePayload(job.payload), (error) => new Failure.InvalidPayload({ error })),
+  /** Answers the result as JSON text, where it is kept. Calls the handler at once. */
+  const handleNow = (job: ClaimedJob): Effect.Effect<string | undefined, Failure.AttemptError, any> =>
+    Effect.flatMapEager(
+      Effect.mapErrorEager(decodePayload(job.payload), (error) => new Failure.InvalidPayload({ error })),
       (payload): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
-        const handled = Effect.mapError(
+        const handled = Effect.mapErrorEager(
           handler(payload, job as ClaimedJob & Job.Reporting<unknown>),
           (error) => new Failure.HandlerFailed({ error })
         )
@@ -164,7 +164,12 @@ export const makeRunner = (
           : Effect.flatMap(handled, (success) => resultOf(job, success))
       }
     )
-    const { around, before } = hooks
+
+  const { around, before } = hooks
+  const isBare = before === undefined && around === undefined && !isTraced
+  const handle = (job: ClaimedJob): Effect.Effect<string | undefined, Failure.AttemptError, any> => {
+    if (isBare) return handleNow(job)
+    const attempt = Effect.suspend(() => handleNow(job))
     const hooked = before === undefined ? attempt : Effect.andThen(before(job), attempt)
     const wrapped = around === undefined ? hooked : around(hooked, job)
     return isTraced

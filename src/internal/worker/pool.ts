@@ -262,6 +262,8 @@ export const run = Effect.fnUntraced(function*(
         isInDoubt = false
       }
       wake.closeUnsafe()
+      // Not before: what ends earlier has opened it in vain.
+      const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
       const wanted = jobs.wanted(mayPrefetch())
       // An idle pool sends one statement a poll interval, its heartbeats included.
       const beat = wasIdle && lease.isDueWithin(pollMillis * maxJitter)
@@ -270,7 +272,7 @@ export const run = Effect.fnUntraced(function*(
       const claimed = yield* answered(store.claim({ pool: id, tasks: tasks(), forbiddenFlags, beat, ...wanted }))
       yield* jobs.accept(claimed.jobs)
       if (claimed.heartbeat !== undefined) yield* lease.heard(claimed.heartbeat, sentAt)
-      return { ...claimed, ...wanted, millis: machineMillis() - sentAt }
+      return { ...claimed, ...wanted, wasDrained, millis: machineMillis() - sentAt }
     }).pipe(
       Effect.tapCause(() => Effect.sync(doubtNow)),
       // An interruption comes before a claim or after its jobs are accepted, never in between.
@@ -286,7 +288,7 @@ export const run = Effect.fnUntraced(function*(
     contendedInARow = contended ? contendedInARow + 1 : 0
     const wait = Math.min(
       pollMillis * jitter,
-      contended ? contendedMillis * 2 ** (contendedInARow - 1) * jitter : nextDueIn ?? Infinity,
+      contended ? contendedMillis * 1.5 ** (contendedInARow - 1) * jitter : nextDueIn ?? Infinity,
       jobs.maxSleep()
     )
     yield* Effect.timeoutOption(wake.await, Duration.millis(Math.ceil(wait)))
@@ -302,8 +304,7 @@ export const run = Effect.fnUntraced(function*(
       if (lastFull !== undefined && flags.length === 0 && batches?.areWorthwhile() === true) {
         yield* batches.run(lastFull.jobs, lastFull.millis)
       }
-      const wasDrained = once && jobs.isEmpty() && settler.unsettled().length === 0
-      const { contended, jobs: claimed, limit, millis, nextDueIn, start } = yield* claim(flags, wasIdle)
+      const { contended, jobs: claimed, limit, millis, nextDueIn, start, wasDrained } = yield* claim(flags, wasIdle)
       wasIdle = false
       foundOnlyQueued = claimed.length > 0 && claimed.every((job) => job.queueName !== undefined)
       lastFull = claimed.length >= limit && !foundOnlyQueued ? { jobs: claimed, millis } : undefined
