@@ -21,6 +21,28 @@ export const on = (start: string) => <A, E>(effect: Effect.Effect<A, E, Services
 
 export const setTime = (iso: string) => TestClock.setTime(Date.parse(iso))
 
+/** How many sessions wait for a lock, as seen from within a transaction too. */
+const waiting = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+  Effect.map(
+    sql<{ readonly count: number }>`
+      select count(*)::int as count from pg_locks
+      where not granted and database = (select oid from pg_database where datname = current_database())`,
+    ([row]) => row!.count
+  ))
+
+/**
+ * Sets the clock while a scheduler that looks for changes every second waits for the database, so that it sees no time in
+ * between: from one sleep to the next, the test clock would lead it through.
+ */
+export const jump = (iso: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    sql.withTransaction(Effect.gen(function*() {
+      yield* sql`lock table graphile_worker._private_kongtask_schedulers in access exclusive mode`
+      yield* TestClock.adjust("1 second")
+      yield* eventually(waiting, { what: "a scheduler that waits", until: (count) => count > 0, within: "8 seconds" })
+      yield* setTime(iso)
+    })))
+
 /** A job of a schedule. */
 export interface Added {
   readonly task: string
