@@ -147,7 +147,7 @@ begin
   delete from :schema._private_kongtask_batches as batch
   where not exists (select from :schema._private_kongtask_pools as pool where pool.id = batch.pool)
     and not exists (
-      select from unnest(batch.job_ids) as noted (id)
+      select from :schema._private_kongtask_ids_in(batch.id_ranges) as noted (id)
       join :schema._private_jobs as job on job.id = noted.id
       where job.attempts = 0
     );

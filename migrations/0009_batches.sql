@@ -160,27 +160,46 @@ begin
 end
 $body$;
 
+-- The ids in ranges as `_private_kongtask_batches` has them. Inlined.
+create or replace function :schema._private_kongtask_ids_in(id_ranges bigint[])
+returns setof bigint
+language sql
+immutable
+as $body$
+  select id
+  from pg_catalog.generate_series(1, pg_catalog.cardinality(id_ranges), 2) as place
+  cross join lateral pg_catalog.generate_series(id_ranges[place], id_ranges[place + 1]) as id
+$body$;
+
 -- Notes what a stream is about to run, and answers those of the jobs that another pool's stream was running when its
 -- transaction ended badly. To be committed on another connection than the batch's, before the first handler starts; a
 -- crash of the server may lose it. The statement's snapshot is later than the locks, so that a note of a batch that has
--- ended well is not seen any more. Primary key, and a scan of the streams.
-create or replace function :schema._private_kongtask_note_batch(own_stream text, own_pool text, own_ids bigint[])
+-- ended well is not seen any more. Primary key, and a scan of the streams, of which those are looked into whose first and
+-- last ids are not all before or behind.
+create or replace function :schema._private_kongtask_note_batch(own_stream text, own_pool text, own_ranges bigint[])
 returns setof text
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set jit = off
 as $body$
 begin
   perform set_config('synchronous_commit', 'off', true);
-  insert into :schema._private_kongtask_batches as batch (stream, pool, job_ids)
-  values (own_stream, own_pool, own_ids)
-  on conflict (stream) do update set job_ids = excluded.job_ids, noted_at = now();
+  insert into :schema._private_kongtask_batches as batch (stream, pool, id_ranges)
+  values (own_stream, own_pool, own_ranges)
+  on conflict (stream) do update set id_ranges = excluded.id_ranges, noted_at = now();
 
   return query
-  select noted.id::text
-  from :schema._private_kongtask_batches as other
-  cross join lateral unnest(other.job_ids) as noted (id)
-  join unnest(own_ids) as own (id) on own.id = noted.id
-  where other.pool <> own_pool and other.job_ids is not null;
+  with others as materialized (
+    select batch.id_ranges from :schema._private_kongtask_batches as batch
+    where batch.pool <> own_pool and batch.id_ranges[1] <= own_ranges[cardinality(own_ranges)]
+      and batch.id_ranges[cardinality(batch.id_ranges)] >= own_ranges[1]
+  ), noted as materialized (
+    select noted.id from others cross join lateral :schema._private_kongtask_ids_in(others.id_ranges) as noted (id)
+  ), own as materialized (
+    select own.id from :schema._private_kongtask_ids_in(own_ranges) as own (id) where exists (select from others)
+  )
+  select noted.id::text from noted join own on own.id = noted.id;
 end
 $body$;
 
@@ -205,8 +224,17 @@ begin
   set failed_at = now(), tag = excluded.tag, message = excluded.message, data = null;
 
   update :schema._private_kongtask_batches as batch
-  set job_ids = nullif(array(select unnest(batch.job_ids) except select unnest(suspects)), '{}')
-  where batch.pool <> own_pool and batch.job_ids && suspects;
+  set id_ranges = nullif(array(
+    select bound
+    from :schema._private_kongtask_ids_in(batch.id_ranges) as noted (id)
+    cross join lateral unnest(array[noted.id, noted.id]) as bound
+    where noted.id <> all (suspects)
+    order by bound
+  ), '{}')
+  where batch.pool <> own_pool
+    and exists (
+      select from :schema._private_kongtask_ids_in(batch.id_ranges) as noted (id) where noted.id = any (suspects)
+    );
 end
 $body$;
 
@@ -224,7 +252,7 @@ declare
   held tid[] := current_setting('kongtask.held');
   deleted int;
 begin
-  update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  update :schema._private_kongtask_batches as batch set id_ranges = null where batch.stream = own_stream;
   delete from :schema._private_jobs as job where job.ctid = any (held);
   get diagnostics deleted = row_count;
   if deleted <> cardinality(held) then
@@ -267,7 +295,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $body$
 begin
-  update :schema._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  update :schema._private_kongtask_batches as batch set id_ranges = null where batch.stream = own_stream;
   perform :schema._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]', null, endings);
   if fallible_ids <> '{}' then
     begin

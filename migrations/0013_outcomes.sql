@@ -23,8 +23,8 @@ as $body$
   )::text
 $body$;
 
--- The same of the jobs of a batch, for those that have any. Primary key.
-create or replace function :schema._private_kongtask_hand_over_batch(job_ids bigint[])
+-- The same of the jobs of a batch, by the ranges of their ids, for those that have any. Primary key, a probe a range.
+create or replace function :schema._private_kongtask_hand_over_batch(id_ranges bigint[])
 returns table (id text, details text)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -34,8 +34,12 @@ as $body$
 begin
   return query
   select detail.job_id::text, :schema._private_kongtask_hand_over(detail)
-  from :schema._private_kongtask_job_details as detail
-  where detail.job_id = any (job_ids);
+  from generate_series(1, cardinality(id_ranges), 2) as place
+  cross join lateral (
+    select * from :schema._private_kongtask_job_details as known
+    where known.job_id between id_ranges[place] and id_ranges[place + 1]
+    offset 0
+  ) as detail;
 end
 $body$;
 
@@ -499,6 +503,8 @@ set enable_seqscan = off
 set jit = off
 as $body$
 declare
+  first_id bigint;
+  last_id bigint;
   ids bigint[];
 begin
   -- A job that had failed had stopped.
@@ -507,6 +513,14 @@ begin
       select cast(row(gone.*) as :schema._private_jobs) from gone
       where not (gone.attempts >= gone.max_attempts and (gone.locked_at is null or gone.locked_at = 'infinity'))
     ));
+  end if;
+
+  -- Most jobs have no details, and then one look does for all of the statement's.
+  select min(id), max(id) into first_id, last_id from gone;
+  if not exists (
+    select from :schema._private_kongtask_job_details as known where known.job_id between first_id and last_id
+  ) then
+    return null;
   end if;
 
   ids := array(

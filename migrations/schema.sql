@@ -64,7 +64,7 @@ CREATE TABLE graphile_worker._private_known_crontabs (
 CREATE TABLE graphile_worker._private_kongtask_batches (
   stream text NOT NULL,
   pool text NOT NULL,
-  job_ids bigint[],
+  id_ranges bigint[],
   noted_at timestamp with time zone DEFAULT now() NOT NULL,
   CONSTRAINT _private_kongtask_batches_pkey PRIMARY KEY (stream)
 ) WITH (fillfactor=10);
@@ -987,8 +987,17 @@ begin
   set failed_at = now(), tag = excluded.tag, message = excluded.message, data = null;
 
   update "graphile_worker"._private_kongtask_batches as batch
-  set job_ids = nullif(array(select unnest(batch.job_ids) except select unnest(suspects)), '{}')
-  where batch.pool <> own_pool and batch.job_ids && suspects;
+  set id_ranges = nullif(array(
+    select bound
+    from "graphile_worker"._private_kongtask_ids_in(batch.id_ranges) as noted (id)
+    cross join lateral unnest(array[noted.id, noted.id]) as bound
+    where noted.id <> all (suspects)
+    order by bound
+  ), '{}')
+  where batch.pool <> own_pool
+    and exists (
+      select from "graphile_worker"._private_kongtask_ids_in(batch.id_ranges) as noted (id) where noted.id = any (suspects)
+    );
 end
 $function$;
 
@@ -1417,7 +1426,7 @@ declare
   held tid[] := current_setting('kongtask.held');
   deleted int;
 begin
-  update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  update "graphile_worker"._private_kongtask_batches as batch set id_ranges = null where batch.stream = own_stream;
   delete from "graphile_worker"._private_jobs as job where job.ctid = any (held);
   get diagnostics deleted = row_count;
   if deleted <> cardinality(held) then
@@ -1769,7 +1778,7 @@ AS $function$
   )::text
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hand_over_batch(job_ids bigint[])
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hand_over_batch(id_ranges bigint[])
  RETURNS TABLE(id text, details text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1779,8 +1788,12 @@ AS $function$
 begin
   return query
   select detail.job_id::text, "graphile_worker"._private_kongtask_hand_over(detail)
-  from "graphile_worker"._private_kongtask_job_details as detail
-  where detail.job_id = any (job_ids);
+  from generate_series(1, cardinality(id_ranges), 2) as place
+  cross join lateral (
+    select * from "graphile_worker"._private_kongtask_job_details as known
+    where known.job_id between id_ranges[place] and id_ranges[place + 1]
+    offset 0
+  ) as detail;
 end
 $function$;
 
@@ -1911,6 +1924,16 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_ids_in(id_ranges bigint[])
+ RETURNS SETOF bigint
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+  select id
+  from pg_catalog.generate_series(1, pg_catalog.cardinality(id_ranges), 2) as place
+  cross join lateral pg_catalog.generate_series(id_ranges[place], id_ranges[place + 1]) as id
+$function$;
+
 CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_insert_jobs(specs json, spec_places integer[], payloads json, may_wait boolean)
  RETURNS TABLE(ids text, created_at double precision, specs_added text)
  LANGUAGE plpgsql
@@ -2039,6 +2062,8 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_jobs_deleted()
  SET jit TO 'off'
 AS $function$
 declare
+  first_id bigint;
+  last_id bigint;
   ids bigint[];
 begin
   -- A job that had failed had stopped.
@@ -2047,6 +2072,14 @@ begin
       select cast(row(gone.*) as "graphile_worker"._private_jobs) from gone
       where not (gone.attempts >= gone.max_attempts and (gone.locked_at is null or gone.locked_at = 'infinity'))
     ));
+  end if;
+
+  -- Most jobs have no details, and then one look does for all of the statement's.
+  select min(id), max(id) into first_id, last_id from gone;
+  if not exists (
+    select from "graphile_worker"._private_kongtask_job_details as known where known.job_id between first_id and last_id
+  ) then
+    return null;
   end if;
 
   ids := array(
@@ -2195,23 +2228,30 @@ AS $function$
   end)::float8 * 1000
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_note_batch(own_stream text, own_pool text, own_ids bigint[])
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_note_batch(own_stream text, own_pool text, own_ranges bigint[])
  RETURNS SETOF text
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
 AS $function$
 begin
   perform set_config('synchronous_commit', 'off', true);
-  insert into "graphile_worker"._private_kongtask_batches as batch (stream, pool, job_ids)
-  values (own_stream, own_pool, own_ids)
-  on conflict (stream) do update set job_ids = excluded.job_ids, noted_at = now();
+  insert into "graphile_worker"._private_kongtask_batches as batch (stream, pool, id_ranges)
+  values (own_stream, own_pool, own_ranges)
+  on conflict (stream) do update set id_ranges = excluded.id_ranges, noted_at = now();
 
   return query
-  select noted.id::text
-  from "graphile_worker"._private_kongtask_batches as other
-  cross join lateral unnest(other.job_ids) as noted (id)
-  join unnest(own_ids) as own (id) on own.id = noted.id
-  where other.pool <> own_pool and other.job_ids is not null;
+  with others as materialized (
+    select batch.id_ranges from "graphile_worker"._private_kongtask_batches as batch
+    where batch.pool <> own_pool and batch.id_ranges[1] <= own_ranges[cardinality(own_ranges)]
+      and batch.id_ranges[cardinality(batch.id_ranges)] >= own_ranges[1]
+  ), noted as materialized (
+    select noted.id from others cross join lateral "graphile_worker"._private_kongtask_ids_in(others.id_ranges) as noted (id)
+  ), own as materialized (
+    select own.id from "graphile_worker"._private_kongtask_ids_in(own_ranges) as own (id) where exists (select from others)
+  )
+  select noted.id::text from noted join own on own.id = noted.id;
 end
 $function$;
 
@@ -2822,7 +2862,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_settle_batch(own_st
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 begin
-  update "graphile_worker"._private_kongtask_batches as batch set job_ids = null where batch.stream = own_stream;
+  update "graphile_worker"._private_kongtask_batches as batch set id_ranges = null where batch.stream = own_stream;
   perform "graphile_worker"._private_kongtask_settle(null, completed_ids, cancelled_ids, '[]', '[]', null, endings);
   if fallible_ids <> '{}' then
     begin
@@ -3023,7 +3063,7 @@ begin
   delete from "graphile_worker"._private_kongtask_batches as batch
   where not exists (select from "graphile_worker"._private_kongtask_pools as pool where pool.id = batch.pool)
     and not exists (
-      select from unnest(batch.job_ids) as noted (id)
+      select from "graphile_worker"._private_kongtask_ids_in(batch.id_ranges) as noted (id)
       join "graphile_worker"._private_jobs as job on job.id = noted.id
       where job.attempts = 0
     );

@@ -271,8 +271,9 @@ export interface Batch {
   readonly last: Place | undefined
   /**
    * Notes what is about to run, and answers the jobs that may be run: in the order of (priority, runAt, id), none with a
-   * queue, without those that another pool's note names. Jobs that have failed before, or have a single attempt, are not
-   * among them, nor are those behind the first such job. One statement.
+   * queue. Jobs that have failed before, or have a single attempt, are not among them, nor are those behind the first such
+   * job. None at all when another pool's note names some: these are charged, all go back, and the batch is over. One
+   * statement, and one commit then.
    */
   readonly start: Effect.Effect<ReadonlyArray<ClaimedJob>, KongTaskError>
   /**

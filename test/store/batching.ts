@@ -103,12 +103,8 @@ export const batching = (it: It) => {
         yield* take(other, { pool: otherPool, tasks: [task], limit: 2 })
         yield* severOther
       }))
-      const batch = yield* Effect.scoped(Effect.gen(function*() {
-        const batch = yield* take(store, { pool, tasks: [task], limit: 3 })
-        yield* batch.settle([])
-        return batch
-      }))
-      assert.deepStrictEqual(ids(batch.jobs), [later!.id])
+      const batch = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))
+      assert.deepStrictEqual(ids(batch.jobs), [])
       for (const { id } of [poison!, innocent!]) {
         assert.deepInclude(yield* found(store, id), {
           attempts: 1,
@@ -121,6 +117,46 @@ export const batching = (it: It) => {
       const again = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))
       assert.deepStrictEqual(again.jobs, [])
       assert.deepInclude(yield* found(store, poison!.id), { attempts: 1 })
+    }))
+
+  it.effect("charges what several batches find in one note, none waiting for the end of another", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      const tasks = [task, unique("between")]
+      const jobs = yield* store.addMany([0, 1, 2, 3].map((priority) => spec(tasks[priority % 2]!, { priority })))
+      yield* Effect.scoped(Effect.andThen(take(other, { pool: otherPool, tasks: [task], limit: 4 }), severOther))
+      const batches = ["first", "second"].map((stream) => store.batch({ pool, stream, tasks, limit: 2 }))
+      for (const { count, start } of yield* Effect.all(batches)) {
+        assert.strictEqual(count, 2)
+        assert.deepStrictEqual(yield* start, [])
+      }
+      for (const [place, { id }] of jobs.entries()) {
+        assert.deepInclude(yield* found(store, id), { attempts: place % 2 === 0 ? 1 : 0 })
+      }
+    }).pipe(Effect.scoped))
+
+  it.effect("charges nobody for standing between the jobs that another pool was running, and each once", () =>
+    Effect.gen(function*() {
+      const { other, otherPool, pool, severOther, store, task } = yield* scene
+      const between = unique("task")
+      const jobs = yield* store.addMany([task, task, between, task, between, between, task].map((name) => spec(name)))
+      yield* Effect.scoped(
+        Effect.andThen(take(other, { pool: otherPool, tasks: [task], limit: 10 }), severOther)
+      )
+      const suspects = ids(jobs.filter((job) => job.task === task))
+      // A look at two of them takes only these from the note, and they are to be claimed before the next look.
+      for (const pair of [suspects.slice(0, 2), suspects.slice(2)]) {
+        const batch = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 2 }))
+        assert.deepStrictEqual(ids(batch.jobs), [])
+        const claim = yield* store.claim({ pool, tasks: [task], limit: 2 })
+        assert.deepStrictEqual(
+          claim.jobs.map(({ attempt, id }) => ({ attempt, id })),
+          pair.map((id) => ({ attempt: 2, id }))
+        )
+      }
+      const batch = yield* Effect.scoped(take(store, { pool, tasks: [task, between], limit: 10 }))
+      assert.deepStrictEqual(ids(batch.jobs), ids(jobs.filter((job) => job.task === between)))
+      assert.isTrue(batch.jobs.every(({ attempt }) => attempt === 1))
     }))
 
   it.effect("charges suspects also when it finds nothing else", () =>

@@ -37,6 +37,21 @@ const noIds: ReadonlySet<JobId> = new Set()
 const toIds = (rows: ReadonlyArray<unknown>): ReadonlySet<JobId> =>
   new Set((rows as ReadonlyArray<{ readonly id: JobId }>).map(({ id }) => id))
 
+/** The ranges of the jobs' ids in order, the first and the last of each in turn, as an array's text. */
+const toRanges = (jobs: ReadonlyArray<ClaimedJob>): string => {
+  const ids = Float64Array.from(jobs.map(({ id }) => Number(id))).toSorted()
+  if (ids.at(-1)! > Number.MAX_SAFE_INTEGER) {
+    const exact = BigInt64Array.from(jobs.map(({ id }) => BigInt(id))).toSorted()
+    return `{${Array.from(exact, (id) => `${id},${id}`).join(",")}}`
+  }
+  let ranges = `{${ids[0]}`
+  for (let place = 1; place < ids.length; place++) {
+    const last = ids[place - 1]!
+    if (ids[place] !== last + 1) ranges += `,${last},${ids[place]}`
+  }
+  return `${ranges},${ids.at(-1)}}`
+}
+
 /** The part of the store that holds jobs by row locks. */
 export const make = ({ failure, run, sessions, statements }: {
   /** A session is lent to one batch at a time, and sends statements before those ahead of them are answered. */
@@ -115,23 +130,17 @@ export const make = ({ failure, run, sessions, statements }: {
           start: Effect.gen(function*() {
             if (jobs.length === 0) return jobs
             isNoted = true
-            const noted = yield* run<NotedRow>("batch", statements.noteBatch, [
-              stream,
-              pool,
-              `{${
-                jobs.length === held.length && rows.length === 1 ? rows[0]!.ids : jobs.map(({ id }) => id).join(",")
-              }}`
-            ])
+            const noted = yield* run<NotedRow>("batch", statements.noteBatch, [stream, pool, toRanges(jobs)])
             if (noted.length === 0) return jobs
             const details = new Map(noted.map((row) => [row.id, row.details]))
             for (const job of jobs) job.handOver(details.get(job.id))
             const suspects = new Set(noted.flatMap((row) => row.details === null ? [row.id] : []))
             if (suspects.size === 0) return jobs
-            yield* inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
-            const others = jobs.filter(({ id }) => !suspects.has(id))
-            // Nobody settles a batch without jobs, and the charge would be lost.
-            if (others.length === 0) yield* Effect.andThen(together(forget, commit), committed)
-            return others
+            // At once: the note is locked until then, and another batch of this pool, which may be the one to run first, may
+            // wait for it. The others go back too, as whatever stands behind a suspect waits with it for a claim.
+            const charge = inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
+            yield* Effect.andThen(together(charge, forget, commit), committed)
+            return []
           }),
           promote: (ids) =>
             Effect.suspend(() => {

@@ -248,7 +248,7 @@ export const make = (schema: string) => ({
       to_timestamp($6::float8 / 1000), $7::boolean)`,
 
   /**
-   * $1 stream, $2 pool, $3 ids as an array's text, outside the batch's transaction. One row a suspect, and one with its
+   * $1 stream, $2 pool, $3 ranges of ids as an array's text, outside the batch's transaction. One row a suspect, and one with its
    * details a job that has any.
    */
   noteBatch: `
@@ -277,8 +277,8 @@ export const make = (schema: string) => ({
 
   /** $1 stream. One row when there was something noted. Waits for a settle of that stream in flight. */
   forgetBatch: `
-    update ${schema}._private_kongtask_batches set job_ids = null
-    where stream = $1::text and job_ids is not null
+    update ${schema}._private_kongtask_batches set id_ranges = null
+    where stream = $1::text and id_ranges is not null
     returning stream`,
 
   /** $1 pool. */

@@ -230,6 +230,10 @@ export const make = (options: {
               yield* turn
               // A job that another batch of this pool holds is free only because that one is lost, or has just been committed.
               if (batched.some(({ id }) => held.has(id))) isBroken = true
+              if (batched.length < batch.count) {
+                epoch++
+                after = undefined
+              }
               if (batched.length === 0 || isBroken) return unfinished
               if (opened.epoch !== epoch) {
                 after = undefined
