@@ -63,11 +63,12 @@ const read = (context: Context.Context<never>): Effect.Effect<Carried | Problem>
 
 export const carried: Effect.Effect<Carried | Problem> = Effect.contextWith(read)
 
-/** The handler's context has the metadata of its job, and not that in which the worker was started. */
-export const carriedBy = ({ details }: ClaimedJob) => <R>(context: Context.Context<R>): Context.Context<R> => {
-  const values = (details?.metadata ?? noMetadata) as Values
-  return Context.get(context, JobMetadata) === values ? context : Context.add(context, JobMetadata, values)
-}
+/** A worker's context without the metadata in which it was started. */
+export const withoutCarried: <R>(context: Context.Context<R>) => Context.Context<R> = Context.omit(JobMetadata)
+
+/** The context of a job's handler: with the metadata of the job. */
+export const carriedBy = <R>({ details }: ClaimedJob, context: Context.Context<R>): Context.Context<R> =>
+  details?.metadata === undefined ? context : Context.add(context, JobMetadata, details.metadata as Values)
 
 /** The span of a traceparent, to link to; `undefined` if it is none. */
 export const spanOf = (traceparent: string): Tracer.ExternalSpan | undefined => {

@@ -17,7 +17,7 @@ import type { ClaimedJob, Kept, Settlement, Store } from "../../JobStore.ts"
 import { isKongTaskError } from "../../KongTaskError.ts"
 import * as Retry from "../../Retry.ts"
 import type * as Task from "../../Task.ts"
-import { carriedBy, spanOf } from "../carried.ts"
+import { carriedBy, spanOf, withoutCarried } from "../carried.ts"
 import * as Retention from "../retention.ts"
 import * as Failure from "./failure.ts"
 import * as Reporter from "./reporter.ts"
@@ -142,7 +142,7 @@ export const makeRunner = (
   // A span costs more than all the rest of a short attempt, and without a tracer of the program's nobody sees it.
   const isTraced = Context.get(workerContext, Tracer.Tracer) !== Context.get(Context.empty(), Tracer.Tracer)
   const spanName = `kongtask ${task.name}`
-  const base = Context.merge(workerContext, context)
+  const base = withoutCarried(Context.merge(workerContext, context))
   const annotations = Context.get(base, References.CurrentLogAnnotations)
 
   /** Answers the result as JSON text, where it is kept. Calls the handler at once. */
@@ -182,21 +182,22 @@ export const makeRunner = (
 
   /** The handler with its scope, services and log annotations: what `Effect.scoped` and others do, in one step. */
   const run = (job: ClaimedJob, pool: string): Effect.Effect<string | undefined, Failure.AttemptError> =>
-    Effect.suspend(() => {
+    Effect.withFiber((fiber) => {
+      const { context: outer } = fiber
       const scope = Scope.makeUnsafe()
       if (reporter !== undefined) Object.assign(job, { report: reporter(pool, job.id, scope) })
       const log = { ...annotations, task: task.name, job: job.id, attempt: job.attempt }
+      // The transaction is in the context that it was begun in.
+      const services = isTransactional ? withoutCarried(Context.merge(outer, context)) : base
+      const own = Context.add(Context.add(services, Scope.Scope, scope), References.CurrentLogAnnotations, log)
+      fiber.setContext(carriedBy(job, own) as Context.Context<never>)
       const attempt = Effect.suspend(() => handle(job)) as Effect.Effect<string | undefined, Failure.AttemptError>
-      return Effect.updateContext<string | undefined, Failure.AttemptError, never, never>(
-        Effect.onExit(attempt, (exit) => Scope.closeUnsafe(scope, exit) ?? Effect.void),
-        (current) =>
-          // The transaction is in the context that it was begun in.
-          (isTransactional ? Context.merge(current, context) : base).pipe(
-            Context.add(Scope.Scope, scope),
-            Context.add(References.CurrentLogAnnotations, log),
-            carriedBy(job)
-          ) as Context.Context<never>
-      )
+      return Effect.onExitPrimitive(attempt, (exit) => {
+        const closing = Scope.closeUnsafe(scope, exit)
+        if (closing !== undefined) return Effect.ensuring(closing, Effect.sync(() => fiber.setContext(outer)))
+        fiber.setContext(outer)
+        return undefined
+      })
     })
 
   const ask = (job: ClaimedJob, error: unknown): Effect.Effect<Retry.Decision> =>

@@ -78,7 +78,7 @@ export const make = ({ durations, jobs, pool, runners }: {
         while: () => isOpen && next < batched.length && at < deadline,
         body: () => {
           const job = own.job = batched[next++]!
-          jobs.begin(job)
+          jobs.begin(job, at)
           return runners.get(job.task)!.attempt(job, pool)
         },
         step: (ending) => {

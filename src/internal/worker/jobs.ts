@@ -22,6 +22,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { JobId } from "../../Job.ts"
 import type { ClaimedJob, Settlement } from "../../JobStore.ts"
+import { isMachineClock } from "../clock.ts"
 import type { Ending, Runner } from "./attempt.ts"
 import type * as Durations from "./durations.ts"
 import * as Runs from "./runs.ts"
@@ -64,8 +65,8 @@ export interface Jobs {
   readonly freeSlots: () => number
   /** Takes a free slot for jobs that are held by a batch, for as long as the effect runs them, uninterruptibly. */
   readonly inSlot: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
-  /** Takes note of a batch's job that starts in such a slot. */
-  readonly begin: (job: ClaimedJob) => void
+  /** Takes note of a batch's job that starts in such a slot, at this time of the machine's clock. */
+  readonly begin: (job: ClaimedJob, machineAt: number) => void
   /** The outcome of such a job; none if it is nobody's business. */
   readonly conclude: (
     job: ClaimedJob,
@@ -246,8 +247,8 @@ export const make = Effect.fnUntraced(function*(options: {
     return Effect.succeed(settlement === undefined ? undefined : { job, settlement, millis })
   }
 
-  const begin = (job: ClaimedJob) => {
-    const at = nowMillis()
+  const begin = (job: ClaimedJob, machineAt?: number) => {
+    const at = machineAt === undefined || !isMachineClock(clock) ? nowMillis() : machineAt
     const runner = runners.get(job.task)
     const deadline = at + (runner?.timeoutMillis ?? Infinity)
     started.set(job.id, { task: job.task, at, deadline, runner })
