@@ -42,8 +42,8 @@ $body$;
 -- itself when it is idle for seconds. Plan and indexes as in the claim. One row a lane, since a row a job would cost both
 -- sides as much as all the rest: `task` is the place of the task's name, `payloads` the members of a JSON array, without its
 -- brackets, since they would cost another copy of megabytes, the times 8 bytes each as
--- timestamptz is sent, `rests` a JSON array, or null when each job of the lane is as most are: it has null for such a
--- job, or else [the attempt to come, max_attempts, key, revision, flags, last_error]. Where the rows are is kept in a
+-- timestamptz is sent, `rests` a JSON array with an entry for each job of the lane that is not as most are, [id, the attempt
+-- to come, max_attempts, key, revision, flags, last_error], or null when there is none. Where the rows are is kept in a
 -- setting of the transaction, for `_private_kongtask_complete_held`. One row with nothing in it for who has no turn.
 create or replace function :schema._private_kongtask_hold_batch(
   task_names text[], max_jobs int, due_at timestamptz default null, may_wait boolean default true
@@ -91,7 +91,7 @@ begin
       case when job.attempts <> 0 or job.max_attempts <> 25 or job.key is not null or job.revision <> 0
         or job.flags is not null or job.last_error is not null
       then json_build_array(
-        job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error
+        job.id::text, job.attempts + 1, job.max_attempts, job.key, job.revision, job.flags, job.last_error
       )::text end as rest
     from heads
     cross join lateral (
@@ -107,7 +107,7 @@ begin
   )
   select place, priority::int, string_agg(id::text, ','), string_agg(payload::text, ','),
     string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
-    case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
+    '[' || string_agg(rest, ',') || ']'
   from held where exists (select from kept) group by place, priority;
 end
 $body$;
@@ -135,14 +135,19 @@ begin
     return query select null::int, null::int, null::text, null::text, null::bytea, null::bytea, null::text;
     return;
   end if;
+  -- One pass: what is read twice is written down in between, which takes half as long as finding and locking it.
   return query
-  with held as (
-    select *,
-      case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
-        or last_error is not null
-      then json_build_array(attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
+  select 1, lane_priority, lane.ids, lane.payloads, lane.run_at, lane.created_at, '[' || lane.rests || ']'
+  from (
+    select array_agg(tid)::text as tids, string_agg(id::text, ',') as ids, string_agg(payload::text, ',') as payloads,
+      string_agg(timestamptz_send(run_at), '') as run_at, string_agg(timestamptz_send(created_at), '') as created_at,
+      string_agg(rest, ',') as rests
     from (
-      select *, ctid as tid from :schema._private_jobs as job
+      select *, ctid as tid,
+        case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
+          or last_error is not null
+        then json_build_array(id::text, attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
+      from :schema._private_jobs as job
       where task_id = (select known.id from :schema._private_tasks as known where known.identifier = task_name)
         and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= coalesce(due_at, now())
         and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
@@ -150,13 +155,9 @@ begin
       order by job.run_at nulls first, job.id limit max_jobs
       for update skip locked
     ) as job
-  ), kept as materialized (
-    select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
-  )
-  select 1, lane_priority, string_agg(id::text, ','), string_agg(payload::text, ','),
-    string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
-    case when count(rest) > 0 then '[' || string_agg(coalesce(rest, 'null'), ',') || ']' end
-  from held where exists (select from kept) having count(*) > 0;
+    having count(*) > 0
+  ) as lane
+  where set_config('kongtask.held', lane.tids, true) is not null;
 end
 $body$;
 

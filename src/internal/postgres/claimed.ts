@@ -19,7 +19,7 @@ export interface LaneRow {
   readonly payloads: string
   readonly run_at: Uint8Array
   readonly created_at: Uint8Array
-  /** A JSON array of what is not as in most jobs, null for a job without any; null when all are without. */
+  /** A JSON array of what is not as in most jobs, with the id of each such job; null when there is none. */
   readonly rests: string | null
 }
 
@@ -170,10 +170,14 @@ export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<Claime
 /** The jobs of a lane, in its order, in which the server reads it. */
 export const toLane = (row: LaneRow, task: string): ReadonlyArray<Claimed> => {
   const payloads: ReadonlyArray<unknown> = JSON.parse(`[${row.payloads}]`)
-  const rests: ReadonlyArray<Rest | null> | undefined = row.rests === null ? undefined : JSON.parse(row.rests)
+  const rests = row.rests === null ? undefined : new Map(
+    (JSON.parse(row.rests) as ReadonlyArray<readonly [id: string, ...Rest]>).map((
+      [id, ...rest]
+    ): [string, Rest] => [id, rest])
+  )
   const times = timesOf(row)
   return row.ids.split(",").map((id, index) =>
-    new Claimed(id, task, payloads[index], undefined, row.priority, rests?.[index] ?? mostJobs, times, index)
+    new Claimed(id, task, payloads[index], undefined, row.priority, rests?.get(id) ?? mostJobs, times, index)
   )
 }
 
