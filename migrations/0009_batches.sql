@@ -173,7 +173,7 @@ as $body$
 $body$;
 
 -- Notes what a stream is about to run, and answers those of the jobs that another pool's stream was running when its
--- transaction ended badly. To be committed on another connection than the batch's, before the first handler starts; a
+-- transaction ended badly, or null for each that another stream of this pool was running. To be committed on another connection than the batch's, before the first handler starts; a
 -- crash of the server may lose it. The statement's snapshot is later than the locks, so that a note of a batch that has
 -- ended well is not seen any more. Primary key, and a scan of the streams, of which those are looked into whose first and
 -- last ids are not all before or behind.
@@ -192,15 +192,15 @@ begin
 
   return query
   with others as materialized (
-    select batch.id_ranges from :schema._private_kongtask_batches as batch
-    where batch.pool <> own_pool and batch.id_ranges[1] <= own_ranges[cardinality(own_ranges)]
+    select batch.id_ranges, batch.pool = own_pool as is_own from :schema._private_kongtask_batches as batch
+    where batch.stream <> own_stream and batch.id_ranges[1] <= own_ranges[cardinality(own_ranges)]
       and batch.id_ranges[cardinality(batch.id_ranges)] >= own_ranges[1]
   ), noted as materialized (
-    select noted.id from others cross join lateral :schema._private_kongtask_ids_in(others.id_ranges) as noted (id)
+    select noted.id, others.is_own from others cross join lateral :schema._private_kongtask_ids_in(others.id_ranges) as noted (id)
   ), own as materialized (
     select own.id from :schema._private_kongtask_ids_in(own_ranges) as own (id) where exists (select from others)
   )
-  select noted.id::text from noted join own on own.id = noted.id;
+  select case when not noted.is_own then noted.id::text end from noted join own on own.id = noted.id;
 end
 $body$;
 

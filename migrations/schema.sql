@@ -2244,15 +2244,15 @@ begin
 
   return query
   with others as materialized (
-    select batch.id_ranges from "graphile_worker"._private_kongtask_batches as batch
-    where batch.pool <> own_pool and batch.id_ranges[1] <= own_ranges[cardinality(own_ranges)]
+    select batch.id_ranges, batch.pool = own_pool as is_own from "graphile_worker"._private_kongtask_batches as batch
+    where batch.stream <> own_stream and batch.id_ranges[1] <= own_ranges[cardinality(own_ranges)]
       and batch.id_ranges[cardinality(batch.id_ranges)] >= own_ranges[1]
   ), noted as materialized (
-    select noted.id from others cross join lateral "graphile_worker"._private_kongtask_ids_in(others.id_ranges) as noted (id)
+    select noted.id, others.is_own from others cross join lateral "graphile_worker"._private_kongtask_ids_in(others.id_ranges) as noted (id)
   ), own as materialized (
     select own.id from "graphile_worker"._private_kongtask_ids_in(own_ranges) as own (id) where exists (select from others)
   )
-  select noted.id::text from noted join own on own.id = noted.id;
+  select case when not noted.is_own then noted.id::text end from noted join own on own.id = noted.id;
 end
 $function$;
 

@@ -272,8 +272,8 @@ export interface Batch {
   /**
    * Notes what is about to run, and answers the jobs that may be run: in the order of (priority, runAt, id), none with a
    * queue. Jobs that have failed before, or have a single attempt, are not among them, nor are those behind the first such
-   * job. None at all when another pool's note names some: these are charged, all go back, and the batch is over. One
-   * statement, and one commit then.
+   * job. None at all when another pool's note names some: these are charged, all go back, and the batch is over. And none
+   * when another batch of this pool was running some: its transaction was lost. One statement, and a commit after a charge.
    */
   readonly start: Effect.Effect<ReadonlyArray<ClaimedJob>, KongTaskError>
   /**

@@ -135,6 +135,18 @@ export const batching = (it: It) => {
       }
     }).pipe(Effect.scoped))
 
+  it.effect("runs nothing of a lost batch of its own pool, until that one's note is taken back", () =>
+    Effect.gen(function*() {
+      const { other, pool, severOther, store, task } = yield* scene
+      const jobs = yield* store.addMany(specs(task, 3))
+      yield* Effect.scoped(Effect.andThen(take(other, { pool, stream: "lost", tasks: [task], limit: 2 }), severOther))
+      const again = Effect.scoped(take(store, { pool, stream: "next", tasks: [task], limit: 3 }))
+      assert.deepInclude(yield* again, { count: 3, jobs: [] })
+      yield* store.forgetBatch("lost")
+      assert.deepStrictEqual(ids((yield* again).jobs), ids(jobs))
+      for (const job of jobs) assert.deepStrictEqual(yield* found(store, job.id), job)
+    }))
+
   it.effect("charges nobody for standing between the jobs that another pool was running, and each once", () =>
     Effect.gen(function*() {
       const { other, otherPool, pool, severOther, store, task } = yield* scene

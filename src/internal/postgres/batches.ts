@@ -19,9 +19,9 @@ type Methods = "batch" | "forgetBatch" | "settleLate"
 const mayBeHeld = (job: ClaimedJob): boolean => job.attempt === 1 && job.maxAttempts > 1
 
 type Wanted = Omit<BatchRequest, "pool" | "stream">
-/** A suspect, or the details of a job that has any. */
+/** A suspect, a job of another stream of this pool, or the details of a job that has any. */
 interface NotedRow {
-  readonly id: JobId
+  readonly id: JobId | null
   readonly details: string | null
 }
 
@@ -132,13 +132,15 @@ export const make = ({ failure, run, sessions, statements }: {
             isNoted = true
             const noted = yield* run<NotedRow>("batch", statements.noteBatch, [stream, pool, toRanges(jobs)])
             if (noted.length === 0) return jobs
+            // Its other batch was lost, and its handlers may still run.
+            if (noted.some((row) => row.id === null)) return []
             const details = new Map(noted.map((row) => [row.id, row.details]))
             for (const job of jobs) job.handOver(details.get(job.id))
-            const suspects = new Set(noted.flatMap((row) => row.details === null ? [row.id] : []))
-            if (suspects.size === 0) return jobs
+            const suspects = noted.filter((row) => row.details === null).map((row) => row.id)
+            if (suspects.length === 0) return jobs
             // At once: the note is locked until then, and another batch of this pool, which may be the one to run first, may
             // wait for it. The others go back too, as whatever stands behind a suspect waits with it for a claim.
-            const charge = inBatch("batch", statements.chargeSuspects, [pool, [...suspects]])
+            const charge = inBatch("batch", statements.chargeSuspects, [pool, suspects])
             yield* Effect.andThen(together(charge, forget, commit), committed)
             return []
           }),

@@ -248,8 +248,8 @@ export const make = (schema: string) => ({
       to_timestamp($6::float8 / 1000), $7::boolean)`,
 
   /**
-   * $1 stream, $2 pool, $3 ranges of ids as an array's text, outside the batch's transaction. One row a suspect, and one with its
-   * details a job that has any.
+   * $1 stream, $2 pool, $3 ranges of ids as an array's text, outside the batch's transaction. One row a suspect, one
+   * without an id a job of another stream of this pool, and one with its details a job that has any.
    */
   noteBatch: `
     select suspect as id, null::text as details

@@ -36,7 +36,7 @@ const claimsPerPhase = 20
 /** How soon they end for jobs that are announced meanwhile. */
 const wokenMillis = 100
 
-const maxBatch = 2_000
+const maxBatch = 4_000
 
 /** How large the payloads of a batch may be together, in characters. */
 const maxSize = 4 * 1024 * 1024
@@ -118,9 +118,9 @@ export const make = (options: {
       )
 
     // The payload of a job, on the average of the last batches.
-    let payloadSize = maxSize / firstBatch
+    let payloadSize: number | undefined
     const weigh = ({ count, size }: Batch) => {
-      if (count > 0) payloadSize = (payloadSize + size / count) / 2
+      if (count > 0) payloadSize = payloadSize === undefined ? size / count : (payloadSize + size / count) / 2
     }
     // Milliseconds a job of the last batches, all lanes together.
     let pace: number | undefined
@@ -134,7 +134,7 @@ export const make = (options: {
     const sizeOf = (tasks: ReadonlyArray<string>, slots: number) => {
       const longest = () => tasks.reduce((longest, task) => Math.max(longest, durations.short(task) ?? 0), 0.001)
       const ready = budgetMillis / 2 / (pace ?? longest() / slots)
-      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / payloadSize, ready)))
+      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / (payloadSize ?? maxSize / firstBatch), ready)))
     }
 
     // Where the last full batch ended: the next one need not walk over what that one has deleted. Only a hint: forgotten
@@ -171,7 +171,6 @@ export const make = (options: {
       let ran = 0
       let hasFailed = false
       isBroken = false
-      const held = new Set<JobId>()
 
       /** What the next batch is to be, if there is to be one. */
       const wanted = (): Wanted | undefined => {
@@ -191,12 +190,6 @@ export const make = (options: {
       }
 
       const stream = Effect.fnUntraced(function*(name: string) {
-        let mine: ReadonlyArray<ClaimedJob> = []
-        const free = Effect.sync(() => {
-          for (const { id } of mine) held.delete(id)
-          mine = []
-        })
-
         const open = opening.withPermit(Effect.suspend(() => {
           const first = wanted()
           return first === undefined ? Effect.undefined : Effect.map(
@@ -209,12 +202,12 @@ export const make = (options: {
         const finishAndGoOn = Effect.fnUntraced(function*(batch: Batch, work: Handlers.Work) {
           // Outcomes that wait for a session get this one.
           if (work.running().length > 0 || hasUnsettled() || !(yield* opening.takeIfAvailable(1))) {
-            return yield* finish(batch, work, name, free)
+            return yield* finish(batch, work, name)
           }
           return yield* Effect.ensuring(
             Effect.gen(function*() {
               const more = wanted()
-              const finished = yield* finish(batch, work, name, free, more)
+              const finished = yield* finish(batch, work, name, more)
               return finished.next === undefined ? finished : { ...finished, opened: opened(finished.next, more!) }
             }),
             opening.release(1)
@@ -228,10 +221,9 @@ export const make = (options: {
               // From when its jobs are held: the way to the database is not the handlers' time.
               const deadline = machineMillis() + budgetMillis
               yield* turn
-              // A job that another batch of this pool holds is free only because that one is lost, or has just been committed.
-              if (batched.some(({ id }) => held.has(id))) isBroken = true
+              // Claims are to come first, or what has become of the other batch.
               if (batched.length < batch.count) {
-                epoch++
+                isBroken = true
                 after = undefined
               }
               if (batched.length === 0 || isBroken) return unfinished
@@ -239,8 +231,6 @@ export const make = (options: {
                 after = undefined
                 return unfinished
               }
-              mine = batched
-              for (const { id } of mine) held.add(id)
               const begun = machineMillis()
               const work = yield* handlers.run(batched, deadline)
               const ended = batched.length - work.left
@@ -248,7 +238,7 @@ export const make = (options: {
               ran += ended
               if (work.left === 0) return work
               return yield* Effect.ensuring(
-                finish(batch, work, name, free),
+                finish(batch, work, name),
                 Effect.sync(() => {
                   epoch++
                   after = undefined
@@ -263,7 +253,6 @@ export const make = (options: {
         let isOpening = true
         while (isOpening) {
           const afterwards = yield* Effect.scoped(Effect.gen(function*() {
-            yield* Effect.addFinalizer(() => free)
             let opened: Opened | undefined = yield* open
             isOpening = opened !== undefined
             let afterwards = nothing
@@ -324,15 +313,11 @@ export const make = (options: {
         onFailure: () => outcomes.forEach((outcome) => offer({ ...outcome, isLate: true }))
       })
 
-    /**
-     * Writes what has become of a batch, and cuts loose the handlers that are still running. `onCommitted` comes before
-     * anything else.
-     */
+    /** Writes what has become of a batch, and cuts loose the handlers that are still running. */
     const finish = Effect.fnUntraced(function*(
       batch: Batch,
       work: Handlers.Work,
       stream: string,
-      onCommitted: Effect.Effect<void>,
       next?: Wanted
     ): Effect.fn.Return<Finished> {
       const loose = work.running().map((lane) => ({ lane, job: lane.job }))
@@ -358,7 +343,6 @@ export const make = (options: {
         answeredInTime(Effect.all({ promoted: promote, settled: batch.settle(settlements, next) }))
       )
       if (Exit.isSuccess(committed)) {
-        yield* onCommitted
         const { promoted, settled } = committed.value
         for (const outcome of own) {
           // What the database refuses for its content is for the settler to tell from the rest.
