@@ -36,8 +36,8 @@ as $body$
 $body$;
 
 -- Adds jobs without keys, in their order, and announces them. A spec, [task, queue, run_at, delay, attempts, priority,
--- flags], is often that of many jobs: `spec_places` says which one, from 1, is each payload's. So the answer is short too:
--- the new ids in order, separated by commas, when they were added, and for each spec [run_at, state, flags].
+-- flags], is often that of many jobs: `spec_places` says which one, from 1, is each payload's, null that it is the first of
+-- all. So the answer is short too: the new ids in order, separated by commas, when they were added, and for each spec [run_at, state, flags].
 --
 -- With `may_wait` it makes tasks and queues that are missing, as others may be doing at the same moment. Without it there
 -- is no row then: it waits for nobody's transaction, and so many callers can share it.
@@ -82,9 +82,8 @@ begin
       insert into :schema._private_jobs as job
         (job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
       select spec.queue_id, spec.task_id, item.payload, spec.run_at, spec.max_attempts, spec.priority, spec.flags
-      from rows from (json_array_elements(payloads), unnest(spec_places)) with ordinality
-        as item (payload, place, ordinality)
-      join resolved as spec on spec.ordinality = item.place
+      from json_array_elements(payloads) with ordinality as item (payload, ordinality)
+      join resolved as spec on spec.ordinality = coalesce(spec_places[item.ordinality], 1)
       where (select count(*) from resolved) = json_array_length(specs)
       order by item.ordinality
       returning job.id
@@ -102,11 +101,11 @@ begin
         )::text
         from resolved
       )
-    from (select string_agg(id::text, ',' order by id) as ids from added) as added
+    from (select string_agg(id::text, ',') as ids from added) as added
     where added.ids is not null;
 
     if found then
-      perform :schema._private_kongtask_notify(cardinality(spec_places));
+      perform :schema._private_kongtask_notify(json_array_length(payloads));
       return;
     end if;
     exit when not may_wait;

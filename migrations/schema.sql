@@ -1974,9 +1974,8 @@ begin
       insert into "graphile_worker"._private_jobs as job
         (job_queue_id, task_id, payload, run_at, max_attempts, priority, flags)
       select spec.queue_id, spec.task_id, item.payload, spec.run_at, spec.max_attempts, spec.priority, spec.flags
-      from rows from (json_array_elements(payloads), unnest(spec_places)) with ordinality
-        as item (payload, place, ordinality)
-      join resolved as spec on spec.ordinality = item.place
+      from json_array_elements(payloads) with ordinality as item (payload, ordinality)
+      join resolved as spec on spec.ordinality = coalesce(spec_places[item.ordinality], 1)
       where (select count(*) from resolved) = json_array_length(specs)
       order by item.ordinality
       returning job.id
@@ -1994,11 +1993,11 @@ begin
         )::text
         from resolved
       )
-    from (select string_agg(id::text, ',' order by id) as ids from added) as added
+    from (select string_agg(id::text, ',') as ids from added) as added
     where added.ids is not null;
 
     if found then
-      perform "graphile_worker"._private_kongtask_notify(cardinality(spec_places));
+      perform "graphile_worker"._private_kongtask_notify(json_array_length(payloads));
       return;
     end if;
     exit when not may_wait;

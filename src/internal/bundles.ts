@@ -59,7 +59,7 @@ export const members = Effect.fnUntraced(function*<R extends Task.Request<Task.A
   Bundle.InvalidBundle | Job.InvalidJob,
   R["task"]["payloadSchema"]["EncodingServices"]
 > {
-  const jobs = yield* Effect.forEach(requests, (request, index) => Spec.make(request, limits, index))
+  const jobs = yield* Spec.makeMany(requests, limits)
   if (jobs.length === 0) return yield* invalid("jobs", "must be at least one")
   if (jobs.length > maxJobs) return yield* invalid("jobs", `must be at most ${maxJobs}, not ${jobs.length}`)
   const first = new Map<string, number>()

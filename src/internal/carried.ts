@@ -14,7 +14,7 @@ export interface Carried {
   readonly trace: string | undefined
 }
 
-interface Problem {
+export interface Problem {
   readonly problem: string
   readonly limit?: number
   readonly actual?: number

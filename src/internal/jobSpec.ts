@@ -1,12 +1,14 @@
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Job from "../Job.ts"
 import type { JobDetails, JobSpec } from "../JobStore.ts"
 import type * as Task from "../Task.ts"
-import { type Carried, carried } from "./carried.ts"
+import { type Carried, carried, type Problem } from "./carried.ts"
 import { retainMillis, retainProblem } from "./retention.ts"
 
 const maxSmallint = 32_767
@@ -52,9 +54,7 @@ export const integerProblem = (value: number, minimum: number, code?: string) =>
 
 const isKeyMode = Schema.is(Job.KeyMode)
 
-const optionsProblem = (
-  options: Job.Options
-): (Partial<Job.InvalidJob> & { field: string; problem: string }) | undefined => {
+const optionsProblem = (options: Job.Options): Checked["problem"] => {
   const at = <P extends object>(field: string, problem: P | undefined) => problem && { field, ...problem }
   return (options.queueName !== undefined ? at("queueName", textProblem(options.queueName, 128, "GWBQN")) : undefined)
     ?? (options.jobKey !== undefined ? at("jobKey", textProblem(options.jobKey, 512, "GWBJK")) : undefined)
@@ -116,73 +116,139 @@ export const timeProblem = (options: Pick<Job.Options, "runAt" | "delay">) => {
 export const epochMillis = (time: DateTime.DateTime | Date): number =>
   DateTime.isDateTime(time) ? time.epochMilliseconds : Predicate.isDate(time) ? time.getTime() : Number.NaN
 
-const encoders = new WeakMap<Task.Any, (payload: unknown) => Effect.Effect<unknown, Schema.SchemaError, any>>()
+interface Checked {
+  readonly options: Job.Options
+  readonly problem: (Partial<Job.InvalidJob> & { field: string; problem: string }) | undefined
+}
+
+const check = (task: Task.Any, given: Job.Options | undefined): Checked => {
+  const nameProblem = taskNameProblem(task.name)
+  if (nameProblem !== undefined) return { options: {}, problem: { field: "task", ...nameProblem } }
+  const options = { ...task.defaults, ...definedOf(given) }
+  return { options, problem: optionsProblem(options) }
+}
+
+interface Known {
+  readonly encode: (payload: unknown) => Effect.Effect<unknown, Schema.SchemaError, any>
+  /** Its requests without options. */
+  readonly bare: Checked
+}
+
+const knownTasks = new WeakMap<Task.Any, Known>()
 
 /** Deriving a codec walks the whole schema, so each task's is kept. */
-const encoderOf = (task: Task.Any) => {
-  const known = encoders.get(task)
-  if (known !== undefined) return known
-  const encode = Schema.encodeUnknownEffect(Schema.toCodecJson(task.payloadSchema))
-  encoders.set(task, encode)
-  return encode
+const knownOf = (task: Task.Any): Known => {
+  const known = knownTasks.get(task) ?? {
+    encode: Schema.encodeUnknownEffect(Schema.toCodecJson(task.payloadSchema)),
+    bare: check(task, undefined)
+  }
+  knownTasks.set(task, known)
+  return known
+}
+
+type AnyRequest = Task.Request<Task.Any>
+type EncodingServices<R extends AnyRequest> = R["task"]["payloadSchema"]["EncodingServices"]
+
+export interface Limits {
+  readonly maxPayloadBytes: number
+}
+
+/** Done at once, but for what of the schema is not. */
+const makeIn = <R extends AnyRequest>(
+  context: Carried | Problem,
+  { options: given, payload: input, task }: R,
+  limits: Limits,
+  index: number | undefined
+): Effect.Effect<JobSpec, Job.InvalidJob, EncodingServices<R>> => {
+  const invalid = (problem: Partial<Job.InvalidJob> & { field: string; problem: string }) =>
+    new Job.InvalidJob({ task: String(task.name), ...problem, ...(index === undefined ? {} : { index }) })
+  const notEncodable = (error: Schema.SchemaError) =>
+    invalid({ field: "payload", problem: `cannot be encoded: ${error.message}` })
+
+  const { bare, encode } = knownOf(task)
+  const { options, problem } = given === undefined ? bare : check(task, given)
+  if (problem !== undefined) return Effect.fail(invalid(problem))
+  if ("problem" in context) return Effect.fail(invalid({ field: "metadata", ...context }))
+
+  const toSpec = (encoded: unknown): Effect.Effect<JobSpec, Job.InvalidJob> => {
+    // A schema such as Any lets everything through; a deep structure overflows the stack.
+    const text = Result.try({
+      try: () => task.payloadSchema.ast._tag === "Void" ? "{}" : JSON.stringify(encoded) as string | undefined,
+      catch: (error) => invalid({ field: "payload", problem: `cannot be encoded: ${String(error)}` })
+    })
+    if (Result.isFailure(text)) return Effect.fail(text.failure)
+    const payload = text.success
+    if (payload === undefined) {
+      return Effect.fail(invalid({ field: "payload", problem: "cannot be encoded: it is not JSON" }))
+    }
+    const bytes = Buffer.byteLength(payload)
+    if (bytes > limits.maxPayloadBytes) {
+      return Effect.fail(invalid({
+        field: "payload",
+        problem: `must have at most ${limits.maxPayloadBytes} bytes of JSON, not ${bytes}`,
+        limit: limits.maxPayloadBytes,
+        actual: bytes
+      }))
+    }
+    return Effect.succeed({
+      task: task.name,
+      payload,
+      queueName: options.queueName,
+      runAt: options.runAt === undefined ? undefined : epochMillis(options.runAt),
+      delay: options.delay === undefined ? undefined : Duration.toMillis(options.delay),
+      maxAttempts: options.maxAttempts,
+      priority: options.priority,
+      key: options.jobKey,
+      keyMode: options.jobKeyMode,
+      flags: options.flags,
+      details: detailsOf(options, context)
+    })
+  }
+
+  const made = Effect.mapErrorEager(
+    task.payloadSchema.makeEffect(input),
+    (issue) => notEncodable(new Schema.SchemaError(issue))
+  )
+  return Effect.flatMapEager(
+    made,
+    (payload) => Effect.flatMapEager(Effect.mapErrorEager(encode(payload), notEncodable), toSpec)
+  )
 }
 
 /**
  * Checks a request and encodes its payload: whatever can be wrong with a job and
  * can be known without the database is said here, before it is touched.
  */
-export const make = Effect.fnUntraced(function*<R extends Task.Request<Task.Any>>(
-  { options: given, payload: input, task }: R,
-  limits: { readonly maxPayloadBytes: number },
+export const make = <R extends AnyRequest>(
+  request: R,
+  limits: Limits,
   index: number | undefined
-): Effect.fn.Return<JobSpec, Job.InvalidJob, R["task"]["payloadSchema"]["EncodingServices"]> {
-  const invalid = (problem: Partial<Job.InvalidJob> & { field: string; problem: string }) =>
-    new Job.InvalidJob({ task: String(task.name), ...problem, ...(index === undefined ? {} : { index }) })
+): Effect.Effect<JobSpec, Job.InvalidJob, EncodingServices<R>> =>
+  Effect.flatMap(carried, (context) => makeIn(context, request, limits, index))
 
-  const nameProblem = taskNameProblem(task.name)
-  if (nameProblem !== undefined) return yield* invalid({ field: "task", ...nameProblem })
-  const options = { ...task.defaults, ...definedOf(given) }
-  const problem = optionsProblem(options)
-  if (problem !== undefined) return yield* invalid(problem)
-  const context = yield* carried
-  if ("problem" in context) return yield* invalid({ field: "metadata", ...context })
-
-  const notEncodable = (error: Schema.SchemaError) =>
-    invalid({ field: "payload", problem: `cannot be encoded: ${error.message}` })
-  const made = yield* Effect.mapError(
-    task.payloadSchema.makeEffect(input),
-    (issue) => notEncodable(new Schema.SchemaError(issue))
-  )
-  const encoded = yield* Effect.mapError(encoderOf(task)(made), notEncodable)
-  // A schema such as Any lets everything through; a deep structure overflows the stack.
-  const payload = yield* Effect.try({
-    try: () => task.payloadSchema.ast._tag === "Void" ? "{}" : JSON.stringify(encoded),
-    catch: (error) => invalid({ field: "payload", problem: `cannot be encoded: ${String(error)}` })
+/** The same for many, one after the other. */
+export const makeMany = <R extends AnyRequest>(
+  requests: Iterable<R>,
+  limits: Limits
+): Effect.Effect<ReadonlyArray<JobSpec>, Job.InvalidJob, EncodingServices<R>> =>
+  Effect.flatMap(carried, (context) => {
+    const specs: Array<JobSpec> = []
+    const all = Array.from(requests)
+    for (const [index, request] of all.entries()) {
+      const spec = makeIn(context, request, limits, index)
+      // A fiber's step for each costs more than most payloads do.
+      if (Exit.isExit(spec) && Exit.isSuccess(spec)) {
+        specs.push(spec.value as JobSpec)
+        continue
+      }
+      const others = Effect.forEach(
+        all.slice(index + 1),
+        (request, place) => makeIn(context, request, limits, index + 1 + place)
+      )
+      return Effect.zipWith(spec, others, (spec, others) => [...specs, spec, ...others])
+    }
+    return Effect.succeed(specs)
   })
-  if (payload === undefined) return yield* invalid({ field: "payload", problem: "cannot be encoded: it is not JSON" })
-  const bytes = Buffer.byteLength(payload)
-  if (bytes > limits.maxPayloadBytes) {
-    return yield* invalid({
-      field: "payload",
-      problem: `must have at most ${limits.maxPayloadBytes} bytes of JSON, not ${bytes}`,
-      limit: limits.maxPayloadBytes,
-      actual: bytes
-    })
-  }
-  return {
-    task: task.name,
-    payload,
-    queueName: options.queueName,
-    runAt: options.runAt === undefined ? undefined : epochMillis(options.runAt),
-    delay: options.delay === undefined ? undefined : Duration.toMillis(options.delay),
-    maxAttempts: options.maxAttempts,
-    priority: options.priority,
-    key: options.jobKey,
-    keyMode: options.jobKeyMode,
-    flags: options.flags,
-    details: detailsOf(options, context)
-  }
-})
 
 /**
  * The first job of one call that is sure to be refused, because an earlier one of the same call takes its key. The

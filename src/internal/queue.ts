@@ -73,7 +73,7 @@ export const make = Effect.fnUntraced(function*(
       return job
     }),
     addMany: Effect.fn("Queue.addMany")(function*<R extends Task.Request<Task.Any>>(requests: Iterable<R>) {
-      const specs = yield* Effect.forEach(requests, (request, index) => JobSpec.make(request, limits, index))
+      const specs = yield* JobSpec.makeMany(requests, limits)
       const jobs = yield* store.addMany(yield* JobSpec.refuseRepeatedKeys(specs))
       yield* weigh(specs)
       return jobs

@@ -62,7 +62,7 @@ const differ = (a: JobSpec, b: JobSpec): boolean =>
   a.task !== b.task || a.queueName !== b.queueName || a.runAt !== b.runAt || a.delay !== b.delay ||
   a.maxAttempts !== b.maxAttempts || a.priority !== b.priority || a.flags !== b.flags
 
-/** What the specs have beside their payloads, each once, and which one is each spec's, counted from 1. */
+/** What the specs have beside their payloads, each once, and which one is each spec's, counted from 1; null: the first. */
 const distinct = (specs: ReadonlyArray<JobSpec>) => {
   const places = new Map<string, number>()
   let last: JobSpec | undefined
@@ -77,7 +77,7 @@ const distinct = (specs: ReadonlyArray<JobSpec>) => {
     last = spec
     return place
   })
-  return { texts: `[${[...places.keys()].join(",")}]`, placeOf }
+  return { texts: `[${[...places.keys()].join(",")}]`, placeOf: places.size === 1 ? null : placeOf }
 }
 
 /** The details of jobs in turn, for `_private_kongtask_put_details`; null where none has any. */
@@ -93,9 +93,11 @@ interface InsertedRow {
 
 const insertedJobs = (
   specs: ReadonlyArray<JobSpec>,
-  placeOf: ReadonlyArray<number>,
+  payloads: string,
+  placeOf: ReadonlyArray<number> | null,
   { created_at, ids, specs_added }: InsertedRow
 ): ReadonlyArray<Job.Job> => {
+  const payloadOf: ReadonlyArray<unknown> = JSON.parse(payloads)
   const createdAt = DateTime.makeUnsafe(Math.round(created_at))
   const shared = (JSON.parse(specs_added) as ReadonlyArray<readonly [number, Job.State, string | null]>).map(
     ([runAt, state, flags]) => ({ runAt: DateTime.makeUnsafe(Math.round(runAt)), state, flags: flagNames(flags) })
@@ -105,7 +107,7 @@ const insertedJobs = (
     makeJob({
       id: idOf[index] as Job.JobId,
       task: spec.task,
-      payload: JSON.parse(spec.payload),
+      payload: payloadOf[index] as Job.Job["payload"],
       queueName: spec.queueName,
       priority: spec.priority ?? 0,
       attempts: 0,
@@ -119,7 +121,7 @@ const insertedJobs = (
       revision: 0,
       origin: spec.details?.origin,
       bundle: undefined,
-      ...shared[placeOf[index]! - 1]!
+      ...shared[placeOf === null ? 0 : placeOf[index]! - 1]!
     })
   )
 }
@@ -152,11 +154,12 @@ export const make = Effect.fnUntraced(function*({ sql, statements }: {
   const insert = Effect.fnUntraced(function*(specs: ReadonlyArray<JobSpec>, mayWait: boolean) {
     const { placeOf, texts } = distinct(specs)
     const details = detailsOf(specs)
-    const params = [texts, placeOf, payloadsOf(specs), mayWait]
+    const payloads = payloadsOf(specs)
+    const params = [texts, placeOf, payloads, mayWait]
     const rows = yield* details === null
       ? sql.unsafe<InsertedRow>(statements.insertJobs, params)
       : sql.unsafe<InsertedRow>(statements.insertDetailedJobs, [...params, details])
-    return rows[0] === undefined ? undefined : insertedJobs(specs, placeOf, rows[0])
+    return rows[0] === undefined ? undefined : insertedJobs(specs, payloads, placeOf, rows[0])
   })
 
   const shared = yield* SharedAdds.make((specs) => insert(specs, false))
