@@ -158,6 +158,8 @@ layer(Server.layer, { timeout: 60_000, excludeTestServices: true })("the plan of
           })
 
           const early = yield* session(config)
+          yield* early.work
+          yield* sql`insert into graphile_worker._private_jobs (task_id, job_queue_id) values (1, 1)`
           yield* checkOurs("on empty tables", early)
           yield* fill(sql)
           yield* checkOurs("planned when the tables were empty", early)
