@@ -1515,7 +1515,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_complete_held(own_s
  SET jit TO 'off'
 AS $function$
 declare
-  held tid[] := current_setting('kongtask.held');
+  held constant tid[] := '{' || current_setting('kongtask.held') || '}';
   deleted int;
 begin
   update "graphile_worker"._private_kongtask_batches as batch set id_ranges = null where batch.stream = own_stream;
@@ -1913,7 +1913,7 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, may_wait boolean DEFAULT true)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_batch(task_names text[], max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, may_wait boolean DEFAULT true, row_jobs integer DEFAULT NULL::integer)
  RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1967,16 +1967,17 @@ begin
     ) as job
     limit max_jobs
   ), kept as materialized (
-    select set_config('kongtask.held', array_agg(tid)::text, true) from held having count(*) > 0
+    select set_config('kongtask.held', btrim(array_agg(tid)::text, '{}'), true) from held having count(*) > 0
   )
   select place, priority::int, string_agg(id::text, ','), string_agg(payload::text, ','),
     string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
     '[' || string_agg(rest, ',') || ']'
-  from held where exists (select from kept) group by place, priority;
+  from (select *, (row_number() over () - 1) / coalesce(row_jobs, max_jobs) as part from held) as held
+  where exists (select from kept) group by place, priority, part;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, may_wait boolean DEFAULT true)
+CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hold_more(task_name text, lane_priority integer, after_micros double precision, after_id bigint, max_jobs integer, due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, may_wait boolean DEFAULT true, row_jobs integer DEFAULT NULL::integer)
  RETURNS TABLE(task integer, priority integer, ids text, payloads text, run_at bytea, created_at bytea, rests text)
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1991,29 +1992,56 @@ begin
     return query select null::int, null::int, null::text, null::text, null::bytea, null::bytea, null::text;
     return;
   end if;
-  -- One pass: what is read twice is written down in between, which takes half as long as finding and locking it.
-  return query
-  select 1, lane_priority, lane.ids, lane.payloads, lane.run_at, lane.created_at, '[' || lane.rests || ']'
-  from (
-    select array_agg(tid)::text as tids, string_agg(id::text, ',') as ids, string_agg(payload::text, ',') as payloads,
-      string_agg(timestamptz_send(run_at), '') as run_at, string_agg(timestamptz_send(created_at), '') as created_at,
-      string_agg(rest, ',') as rests
+  -- One pass: what is read twice, or counted, is written down in between, which takes as long as finding and locking it. So
+  -- only payloads that are worth it come in several rows.
+  if row_jobs is null or row_jobs >= max_jobs then
+    return query
+    select 1, lane_priority, lane.ids, lane.payloads, lane.run_at, lane.created_at, '[' || lane.rests || ']'
     from (
-      select *, ctid as tid,
-        case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
-          or last_error is not null
-        then json_build_array(id::text, attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
-      from "graphile_worker"._private_jobs as job
+      select array_agg(tid)::text as tids, string_agg(id::text, ',') as ids, string_agg(payload::text, ',') as payloads,
+        string_agg(timestamptz_send(run_at), '') as run_at, string_agg(timestamptz_send(created_at), '') as created_at,
+        string_agg(rest, ',') as rests
+      from (
+        select *, ctid as tid,
+          case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
+            or last_error is not null
+          then json_build_array(id::text, attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
+        from "graphile_worker"._private_jobs as job
+        where task_id = (select known.id from "graphile_worker"._private_tasks as known where known.identifier = task_name)
+          and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= coalesce(due_at, now())
+          and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
+        -- Qualified: the columns of the result have the same names.
+        order by job.run_at nulls first, job.id limit max_jobs
+        for update skip locked
+      ) as job
+      having count(*) > 0
+    ) as lane
+    where set_config('kongtask.held', btrim(lane.tids, '{}'), true) is not null;
+    return;
+  end if;
+
+  return query
+  with held as (
+    select *,
+      case when attempts <> 0 or max_attempts <> 25 or key is not null or revision <> 0 or flags is not null
+        or last_error is not null
+      then json_build_array(id::text, attempts + 1, max_attempts, key, revision, flags, last_error)::text end as rest
+    from (
+      select *, ctid as tid from "graphile_worker"._private_jobs as job
       where task_id = (select known.id from "graphile_worker"._private_tasks as known where known.identifier = task_name)
         and priority = lane_priority and is_available and job_queue_id is null and job.run_at <= coalesce(due_at, now())
         and (job.run_at, job.id) > (timestamptz 'epoch' + after_micros * interval '1 microsecond', after_id)
-      -- Qualified: the columns of the result have the same names.
       order by job.run_at nulls first, job.id limit max_jobs
       for update skip locked
     ) as job
-    having count(*) > 0
-  ) as lane
-  where set_config('kongtask.held', lane.tids, true) is not null;
+  ), kept as materialized (
+    select set_config('kongtask.held', btrim(array_agg(tid)::text, '{}'), true) from held having count(*) > 0
+  )
+  select 1, lane_priority, string_agg(id::text, ','), string_agg(payload::text, ','),
+    string_agg(timestamptz_send(run_at), ''), string_agg(timestamptz_send(created_at), ''),
+    '[' || string_agg(rest, ',') || ']'
+  from (select *, (row_number() over () - 1) / row_jobs as part from held) as held
+  where exists (select from kept) group by part;
 end
 $function$;
 

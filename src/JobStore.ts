@@ -234,6 +234,8 @@ export interface BatchRequest {
   readonly stream?: string | undefined
   /** Only jobs of one task and priority, from after that place on: a hint that saves work, and may miss jobs. */
   readonly after?: Place | undefined
+  /** How large the payload of a job is, in characters, where that is known: large ones are not sent together. */
+  readonly payloadSize?: number | undefined
   /** As of a claim. */
   readonly dueAt?: number | undefined
 }

@@ -51,6 +51,41 @@ export const batching = (it: It) => {
       }
     }))
 
+  it.effect("holds jobs with large payloads as any others, in the order of claims, and completes them together", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const other = unique("task")
+      const jobs = yield* store.addMany(
+        Array.from(
+          { length: 40 },
+          (_, n) => spec(n % 8 === 7 ? other : task, { payload: `"${n} ${"x".repeat(10_000)}"` })
+        )
+      )
+      const lane = jobs.filter((job) => job.task === task)
+      const large = { pool, payloadSize: 10_000 }
+      const rest = yield* Effect.scoped(Effect.gen(function*() {
+        const first = yield* take(store, { ...large, tasks: [task], limit: 15 })
+        assert.deepStrictEqual(
+          first.jobs.map(({ id, payload }) => [id, payload]),
+          lane.slice(0, 15).map(({ id, payload }) => [id, payload])
+        )
+        const { next } = yield* first.settle(
+          first.jobs.map(({ id }) => ({ _tag: "Completed", id })),
+          { ...large, tasks: [task], limit: 15, after: first.last! }
+        )
+        const jobs = yield* next!.start
+        yield* next!.settle(jobs.map(({ id }) => ({ _tag: "Completed", id })))
+        return jobs
+      }))
+      assert.deepStrictEqual(ids(rest), ids(lane.slice(15, 30)))
+      const mixed = yield* Effect.scoped(take(store, { ...large, tasks: [other, task], limit: 40 }))
+      assert.deepStrictEqual(
+        new Set(ids(mixed.jobs)),
+        new Set(ids([...lane.slice(30), ...jobs.filter((job) => job.task === other)]))
+      )
+      assert.strictEqual(yield* store.count({ tasks: [task] }), 5)
+    }))
+
   it.effect("completes, fails and leaves jobs, in one commit", () =>
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene

@@ -6,7 +6,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
 import type { Batch, BatchRequest, ClaimedJob, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
-import { type LaneRow, toBatched, toLane } from "./claimed.ts"
+import { type LaneRow, toBatched } from "./claimed.ts"
 import { partition } from "./outcomes.ts"
 import type * as Statements from "./statements.ts"
 
@@ -30,12 +30,18 @@ interface NoTurnRow {
   readonly task: null
 }
 
+/** How large the payloads in one row are together, in characters, unless one is larger. */
+const maxRowSize = 64 * 1024
+
 type Answer = Effect.Effect<ReadonlyArray<unknown>, KongTaskError>
 
 const noIds: ReadonlySet<JobId> = new Set()
 
 const toIds = (rows: ReadonlyArray<unknown>): ReadonlySet<JobId> =>
   new Set((rows as ReadonlyArray<{ readonly id: JobId }>).map(({ id }) => id))
+
+const isOneLane = ([first, ...others]: ReadonlyArray<LaneRow>): boolean =>
+  others.every(({ priority, task }) => task === first!.task && priority === first!.priority)
 
 /** The ranges of the jobs' ids in order, the first and the last of each in turn, as an array's text. */
 const toRanges = (jobs: ReadonlyArray<ClaimedJob>): string => {
@@ -102,9 +108,12 @@ export const make = ({ failure, run, sessions, statements }: {
           : Effect.void
       )
 
-      const hold = ({ after, dueAt, limit, tasks }: Wanted, mayWait: boolean) =>
-        after === undefined
-          ? inBatch("batch", statements.holdBatch, [tasks, limit, dueAt ?? null, mayWait])
+      const hold = ({ after, dueAt, limit, payloadSize, tasks }: Wanted, mayWait: boolean) => {
+        const rowLimit = payloadSize === undefined
+          ? null
+          : Math.max(1, Math.ceil(Math.min(limit, maxRowSize / payloadSize)))
+        return after === undefined
+          ? inBatch("batch", statements.holdBatch, [tasks, limit, dueAt ?? null, mayWait, rowLimit])
           : inBatch("batch", statements.holdMore, [
             after.task,
             after.priority,
@@ -112,21 +121,23 @@ export const make = ({ failure, run, sessions, statements }: {
             after.id,
             limit,
             dueAt ?? null,
-            mayWait
+            mayWait,
+            rowLimit
           ])
+      }
 
       /** The batch that the transaction holds. */
       const toBatch = ({ after, limit, tasks }: Wanted, answer: ReadonlyArray<unknown>): Batch => {
         const isCrowded = (answer as ReadonlyArray<LaneRow | NoTurnRow>)[0]?.task === null
         const rows = isCrowded ? [] : answer as ReadonlyArray<LaneRow>
-        const held = after === undefined ? toBatched(rows, tasks) : rows.flatMap((lane) => toLane(lane, after.task))
+        const held = toBatched(rows, after === undefined ? tasks : [after.task])
         const inTheWay = held.findIndex((job) => !mayBeHeld(job))
         const jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
         return {
           count: jobs.length,
           isCrowded,
           size: rows.reduce((size, { payloads }) => size + payloads.length, 0),
-          last: jobs.length === limit && rows.length === 1 ? jobs.at(-1)?.place : undefined,
+          last: jobs.length === limit && isOneLane(rows) ? jobs.at(-1)?.place : undefined,
           start: Effect.gen(function*() {
             if (jobs.length === 0) return jobs
             isNoted = true

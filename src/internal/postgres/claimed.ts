@@ -9,7 +9,7 @@ export type ClaimedRow = Omit<JobRow, "state" | "updated_at" | "locked_at" | "lo
   readonly details: string | null
 }
 
-/** The jobs of one lane of a batch: `task` is the place of its name, the times are as the server sends them. */
+/** Jobs of one lane of a batch: `task` is the place of its name, the times are as the server sends them. */
 export interface LaneRow {
   readonly task: number
   readonly priority: number
@@ -167,8 +167,8 @@ export const toClaimed = (rows: ReadonlyArray<ClaimedRow>): ReadonlyArray<Claime
     ).handOver(row.details)
   ).toSorted(Claimed.compare)
 
-/** The jobs of a lane, in its order, in which the server reads it. */
-export const toLane = (row: LaneRow, task: string): ReadonlyArray<Claimed> => {
+/** The jobs of a row, in their order, in which the server reads them. */
+const toLane = (row: LaneRow, task: string): ReadonlyArray<Claimed> => {
   const payloads: ReadonlyArray<unknown> = JSON.parse(`[${row.payloads}]`)
   const rests = row.rests === null ? undefined : new Map(
     (JSON.parse(row.rests) as ReadonlyArray<readonly [id: string, ...Rest]>).map((
@@ -181,6 +181,8 @@ export const toLane = (row: LaneRow, task: string): ReadonlyArray<Claimed> => {
   )
 }
 
-/** The jobs of a batch of several lanes, in the order of claims. */
-export const toBatched = (rows: ReadonlyArray<LaneRow>, tasks: ReadonlyArray<string>): ReadonlyArray<Claimed> =>
-  rows.flatMap((row) => toLane(row, tasks[row.task - 1]!)).toSorted(Claimed.compare)
+/** The jobs of a batch, in the order of claims. */
+export const toBatched = (rows: ReadonlyArray<LaneRow>, tasks: ReadonlyArray<string>): ReadonlyArray<Claimed> => {
+  const jobs = rows.flatMap((row) => toLane(row, tasks[row.task - 1]!))
+  return rows.length === 1 ? jobs : jobs.toSorted(Claimed.compare)
+}

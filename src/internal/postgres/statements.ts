@@ -231,21 +231,22 @@ export const make = (schema: string) => ({
       to_timestamp($7::float8 / 1000))`,
 
   /**
-   * $1 tasks, $2 limit, $3 as $7 of `claim`, $4 whether to wait for a turn, inside an open transaction: jobs without a queue,
-   * held by their row locks only. One row a lane; one without a task when others hold so many that it has no turn.
+   * $1 tasks, $2 limit, $3 as $7 of `claim`, $4 whether to wait for a turn, $5 how many jobs a row may have, inside an open
+   * transaction: jobs without a queue, held by their row locks only. A row or more a lane; one without a task when others hold so many that it has no turn.
    */
   holdBatch: `
     select task, priority, ids, payloads, run_at, created_at, rests
-    from ${schema}._private_kongtask_hold_batch($1::text[], $2::int, to_timestamp($3::float8 / 1000), $4::boolean)`,
+    from ${schema}._private_kongtask_hold_batch($1::text[], $2::int, to_timestamp($3::float8 / 1000), $4::boolean,
+      $5::int)`,
 
   /**
-   * $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, $6 as $7 of `claim`, $7 as
-   * $4 of `holdBatch`, inside an open transaction.
+   * $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, $6 as $7 of `claim`, $7 and $8 as
+   * $4 and $5 of `holdBatch`, inside an open transaction.
    */
   holdMore: `
     select task, priority, ids, payloads, run_at, created_at, rests
     from ${schema}._private_kongtask_hold_more($1::text, $2::int, $3::float8, $4::text::int8, $5::int,
-      to_timestamp($6::float8 / 1000), $7::boolean)`,
+      to_timestamp($6::float8 / 1000), $7::boolean, $8::int)`,
 
   /**
    * $1 stream, $2 pool, $3 ranges of ids as an array's text, outside the batch's transaction. One row a suspect, one

@@ -177,7 +177,13 @@ export const make = (options: {
         if (isOver || isBroken || isStopping || !hasTime()) return undefined
         const tasks = shortTasks()
         const slots = jobs.freeSlots() + handlers.inUse()
-        return tasks.length === 0 || slots === 0 ? undefined : { tasks, limit: sizeOf(tasks, slots), after, epoch }
+        return tasks.length === 0 || slots === 0 ? undefined : {
+          tasks,
+          limit: sizeOf(tasks, slots),
+          payloadSize,
+          after,
+          epoch
+        }
       }
 
       const opened = (batch: Batch, wanted: Wanted): Opened => {
