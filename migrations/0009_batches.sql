@@ -4,7 +4,7 @@
 -- Batches: jobs that are held by the locks of an open transaction and nothing else. Planned once a session, as the claim.
 
 -- A batch's turn, until its transaction ends: whoever looks for jobs walks over those that the open batches hold, which costs
--- all the more the more of them are open, however large they are. So four of all pools' batches are open at a time; more of
+-- all the more the more of them are open, however large they are. So three of all pools' batches are open at a time; more of
 -- small ones, whose handlers take the time: 2,400 jobs together. Waits for a turn, a quarter of a second at most, if
 -- `may_wait`; answers whether it has come. An advisory lock a turn, (oid of the jobs table, turn), taken before any other lock.
 create or replace function :schema._private_kongtask_take_turn(max_jobs int, may_wait boolean)
@@ -14,7 +14,7 @@ set search_path = pg_catalog, pg_temp
 as $body$
 declare
   space constant int := format('%I._private_jobs', :schema_literal)::regclass::oid::int8::bit(32)::int;
-  turns constant int := greatest(4, 2400 / max_jobs);
+  turns constant int := greatest(3, 2400 / max_jobs);
   own_timeout constant text := current_setting('lock_timeout');
 begin
   if turns > 32 then

@@ -3262,7 +3262,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_take_turn(max_jobs 
 AS $function$
 declare
   space constant int := format('%I._private_jobs', 'graphile_worker')::regclass::oid::int8::bit(32)::int;
-  turns constant int := greatest(4, 2400 / max_jobs);
+  turns constant int := greatest(3, 2400 / max_jobs);
   own_timeout constant text := current_setting('lock_timeout');
 begin
   if turns > 32 then

@@ -141,14 +141,14 @@ const takeTurns = (sql: PgClient.PgClient, count: number) =>
     }), { concurrency: "unbounded" }).pipe(Effect.map((rows) => rows.flat().filter(({ taken }) => taken).length))
 
 describe("batches of all pools", () => {
-  it.live("are four at a time when they are large, and wait for each other", () =>
+  it.live("are three at a time when they are large, and wait for each other", () =>
     Effect.gen(function*() {
       const { config, sql, store } = yield* single
       const pool = yield* makePool(store)
       yield* store.addMany(specs("task", 10))
       const large = { pool, tasks: ["task"], limit: 2000 }
       const [crowded, small, waiter] = yield* Effect.scoped(Effect.gen(function*() {
-        assert.strictEqual(yield* takeTurns(sql, 6), 4)
+        assert.strictEqual(yield* takeTurns(sql, 6), 3)
         const crowded = yield* Effect.scoped(take(store, large))
         const small = yield* Effect.scoped(take(store, { ...large, limit: 5 }))
         const waiter = yield* take(store, large).pipe(
@@ -193,7 +193,7 @@ describe("batches of all pools", () => {
       const pool = yield* makePool(store)
       yield* store.addMany(specs("task", 10))
       const batch = yield* take(store, { pool, tasks: ["task"], limit: 5 })
-      yield* takeTurns(sql, 4)
+      yield* takeTurns(sql, 3)
       const settlements = batch.jobs.map(({ id }) => ({ _tag: "Completed", id }) as const)
       const { next } = yield* batch.settle(settlements, { tasks: ["task"], limit: 2000 })
       assert.deepInclude(next, { isCrowded: true, count: 0 })
