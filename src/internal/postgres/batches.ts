@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
-import type { Batch, BatchRequest, ClaimedJob, Store } from "../../JobStore.ts"
+import type { Batch, BatchRequest, ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
 import { type LaneRow, toBatched } from "./claimed.ts"
 import { partition } from "./outcomes.ts"
@@ -17,6 +17,9 @@ type Methods = "batch" | "forgetBatch" | "settleLate"
 
 /** Jobs behind one that has failed before, or that has a single attempt, wait with it for a claim. */
 const mayBeHeld = (job: ClaimedJob): boolean => job.attempt === 1 && job.maxAttempts > 1
+
+/** What is done by the deletion of the job. */
+const isPlain = (settlement: Settlement): boolean => settlement._tag === "Completed" && settlement.keep === undefined
 
 type Wanted = Omit<BatchRequest, "pool" | "stream">
 /** A suspect, a job of another stream of this pool, or the details of a job that has any. */
@@ -126,6 +129,24 @@ export const make = ({ failure, run, sessions, statements }: {
           ])
       }
 
+      const write = (settlements: ReadonlyArray<Settlement>) => {
+        const { cancelled, completed, endings, failures, fallible, fallibleEndings, kept, releases } = partition(
+          settlements
+        )
+        return inBatch("settle", statements.settleBatch, [
+          stream,
+          pool,
+          completed,
+          cancelled,
+          kept,
+          fallible,
+          failures,
+          releases,
+          endings,
+          fallibleEndings
+        ])
+      }
+
       /** The batch that the transaction holds. */
       const toBatch = ({ after, limit, tasks }: Wanted, answer: ReadonlyArray<unknown>): Batch => {
         const isCrowded = (answer as ReadonlyArray<LaneRow | NoTurnRow>)[0]?.task === null
@@ -162,24 +183,8 @@ export const make = ({ failure, run, sessions, statements }: {
             }),
           settle: Effect.fnUntraced(function*(settlements, next) {
             isUsed = true
-            const { cancelled, completed, endings, failures, fallible, fallibleEndings, kept, releases } = partition(
-              settlements
-            )
-            const areAll = held.length > 0 && completed.length === held.length
-            const written = areAll
-              ? inBatch("settle", statements.completeHeld, [stream])
-              : inBatch("settle", statements.settleBatch, [
-                stream,
-                pool,
-                completed,
-                cancelled,
-                kept,
-                fallible,
-                failures,
-                releases,
-                endings,
-                fallibleEndings
-              ])
+            const areAll = held.length > 0 && settlements.length === held.length && settlements.every(isPlain)
+            const written = areAll ? inBatch("settle", statements.completeHeld, [stream]) : write(settlements)
             const [answer, , , more] = yield* together(
               written,
               commit,
