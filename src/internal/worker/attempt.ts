@@ -190,8 +190,11 @@ export const makeRunner = (
       // The transaction is in the context that it was begun in.
       const services = isTransactional ? withoutCarried(Context.merge(outer, context)) : base
       const own = Context.add(Context.add(services, Scope.Scope, scope), References.CurrentLogAnnotations, log)
-      fiber.setContext(carriedBy(job, own) as Context.Context<never>)
-      const attempt = Effect.suspend(() => handle(job)) as Effect.Effect<string | undefined, Failure.AttemptError>
+      // Set when the finalizer that sets it back is there, for an interruption may come in between.
+      const attempt = Effect.suspend(() => {
+        fiber.setContext(carriedBy(job, own) as Context.Context<never>)
+        return handle(job)
+      }) as Effect.Effect<string | undefined, Failure.AttemptError>
       return Effect.onExitPrimitive(attempt, (exit) => {
         const closing = Scope.closeUnsafe(scope, exit)
         if (closing !== undefined) return Effect.ensuring(closing, Effect.sync(() => fiber.setContext(outer)))
