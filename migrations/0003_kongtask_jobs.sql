@@ -211,7 +211,7 @@ begin
     ), heads as materialized (
       select * from lanes where run_at <= coalesce(due_at, now()) order by priority, run_at
     ), free as materialized (
-      select job.id, job.is_last
+      select job.id, job.priority, job.run_at, job.is_last
       from heads
       cross join lateral (
         select id, priority, run_at, attempts + 1 >= max_attempts as is_last from :schema._private_jobs
@@ -224,7 +224,8 @@ begin
     )
     select
       array(
-        select placed.id from (select id, is_last, row_number() over () as place from free) as placed
+        select placed.id
+        from (select id, is_last, row_number() over (order by priority, run_at, id) as place from free) as placed
         where place <= max_start or not is_last
       ),
       exists (select from heads)

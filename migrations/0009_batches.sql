@@ -39,8 +39,8 @@ end
 $body$;
 
 -- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
--- itself when it is idle for seconds. Plan and indexes as in the claim. One row a lane, since a row a job would cost both
--- sides as much as all the rest: `task` is the place of the task's name, `payloads` the members of a JSON array, without its
+-- itself when it is idle for seconds. Plan and indexes as in the claim. A row has the jobs of a lane, since a row a job would
+-- cost both sides as much as all the rest: `task` is the place of the task's name, `payloads` the members of a JSON array, without its
 -- brackets, since they would cost another copy of megabytes, the times 8 bytes each as
 -- timestamptz is sent, `rests` a JSON array with an entry for each job of the lane that is not as most are, [id, the attempt
 -- to come, max_attempts, key, revision, flags, last_error], or null when there is none. Where the rows are is kept in a
@@ -215,6 +215,10 @@ set jit = off
 as $body$
 begin
   perform set_config('synchronous_commit', 'off', true);
+  -- The streams of a pool one after the other, so that each sees the others' notes.
+  perform pg_advisory_xact_lock(
+    format('%I._private_kongtask_batches', :schema_literal)::regclass::oid::int8::bit(32)::int, hashtext(own_pool)
+  );
   insert into :schema._private_kongtask_batches as batch (stream, pool, id_ranges)
   values (own_stream, own_pool, own_ranges)
   on conflict (stream) do update set id_ranges = excluded.id_ranges, noted_at = now();

@@ -1071,7 +1071,7 @@ begin
     ), heads as materialized (
       select * from lanes where run_at <= coalesce(due_at, now()) order by priority, run_at
     ), free as materialized (
-      select job.id, job.is_last
+      select job.id, job.priority, job.run_at, job.is_last
       from heads
       cross join lateral (
         select id, priority, run_at, attempts + 1 >= max_attempts as is_last from "graphile_worker"._private_jobs
@@ -1084,7 +1084,8 @@ begin
     )
     select
       array(
-        select placed.id from (select id, is_last, row_number() over () as place from free) as placed
+        select placed.id
+        from (select id, is_last, row_number() over (order by priority, run_at, id) as place from free) as placed
         where place <= max_start or not is_last
       ),
       exists (select from heads)
@@ -1876,6 +1877,7 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_hand_over_batch(id_
  SET search_path TO 'pg_catalog', 'pg_temp'
  SET enable_seqscan TO 'off'
  SET plan_cache_mode TO 'force_generic_plan'
+ SET jit TO 'off'
 AS $function$
 begin
   return query
@@ -2357,6 +2359,10 @@ CREATE OR REPLACE FUNCTION graphile_worker._private_kongtask_note_batch(own_stre
 AS $function$
 begin
   perform set_config('synchronous_commit', 'off', true);
+  -- The streams of a pool one after the other, so that each sees the others' notes.
+  perform pg_advisory_xact_lock(
+    format('%I._private_kongtask_batches', 'graphile_worker')::regclass::oid::int8::bit(32)::int, hashtext(own_pool)
+  );
   insert into "graphile_worker"._private_kongtask_batches as batch (stream, pool, id_ranges)
   values (own_stream, own_pool, own_ranges)
   on conflict (stream) do update set id_ranges = excluded.id_ranges, noted_at = now();

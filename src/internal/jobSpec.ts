@@ -130,18 +130,15 @@ const check = (task: Task.Any, given: Job.Options | undefined): Checked => {
 
 interface Known {
   readonly encode: (payload: unknown) => Effect.Effect<unknown, Schema.SchemaError, any>
-  /** Its requests without options. */
-  readonly bare: Checked
+  /** Of its requests without options, once there is one. */
+  bare?: Checked
 }
 
 const knownTasks = new WeakMap<Task.Any, Known>()
 
 /** Deriving a codec walks the whole schema, so each task's is kept. */
 const knownOf = (task: Task.Any): Known => {
-  const known = knownTasks.get(task) ?? {
-    encode: Schema.encodeUnknownEffect(Schema.toCodecJson(task.payloadSchema)),
-    bare: check(task, undefined)
-  }
+  const known = knownTasks.get(task) ?? { encode: Schema.encodeUnknownEffect(Schema.toCodecJson(task.payloadSchema)) }
   knownTasks.set(task, known)
   return known
 }
@@ -165,8 +162,8 @@ const makeIn = <R extends AnyRequest>(
   const notEncodable = (error: Schema.SchemaError) =>
     invalid({ field: "payload", problem: `cannot be encoded: ${error.message}` })
 
-  const { bare, encode } = knownOf(task)
-  const { options, problem } = given === undefined ? bare : check(task, given)
+  const known = knownOf(task)
+  const { options, problem } = given === undefined ? known.bare ??= check(task, given) : check(task, given)
   if (problem !== undefined) return Effect.fail(invalid(problem))
   if ("problem" in context) return Effect.fail(invalid({ field: "metadata", ...context }))
 
@@ -211,7 +208,7 @@ const makeIn = <R extends AnyRequest>(
   )
   return Effect.flatMapEager(
     made,
-    (payload) => Effect.flatMapEager(Effect.mapErrorEager(encode(payload), notEncodable), toSpec)
+    (payload) => Effect.flatMapEager(Effect.mapErrorEager(known.encode(payload), notEncodable), toSpec)
   )
 }
 

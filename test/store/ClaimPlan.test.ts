@@ -75,6 +75,7 @@ const prepare = Effect.fnUntraced(function*(kind: "plain" | "interop" | "adopted
   yield* (yield* migratorOf(sql, { interop: kind === "interop" })).migrate
   yield* sql`select graphile_worker.add_job('mine', queue_name := 'mine') is null`
   yield* sql`select graphile_worker.add_job('foreign', queue_name := 'foreign') is null`
+  yield* sql`select graphile_worker.add_job('free') is null`
   yield* sql.unsafe("truncate graphile_worker._private_jobs")
   yield* sql.unsafe("analyze").unprepared
   return { config, sql, url }
@@ -89,6 +90,7 @@ const fill = (sql: PgClient.PgClient) =>
     "insert into graphile_worker._private_jobs (task_id, job_queue_id) select 2, 2 from generate_series(1, 2000)",
     "insert into graphile_worker._private_jobs (task_id) select 2 from generate_series(1, 2000)",
     "insert into graphile_worker._private_jobs (task_id) select 1 from generate_series(1, 500)",
+    "insert into graphile_worker._private_jobs (task_id) select 3 from generate_series(1, 500)",
     "insert into graphile_worker._private_jobs (task_id, job_queue_id) select 1, 1 from generate_series(1, 5)"
   ], (statement) =>
     sql.unsafe(statement).unprepared, { discard: true })
@@ -102,15 +104,15 @@ const session = Effect.fnUntraced(function*(config: PgClient.PgPoolConfig) {
     client
   )
   const pool = yield* makePool(store)
-  const work = Effect.gen(function*() {
-    const { jobs: [first, ...others] } = yield* store.claim({ pool, tasks: ["mine"], limit: 10 })
+  const claimAndSettle = Effect.fnUntraced(function*(task: string) {
+    const { jobs: [first, ...others] } = yield* store.claim({ pool, tasks: [task], limit: 10 })
     if (first === undefined) return
     yield* store.settle(pool, [
       { _tag: "Failed", id: first.id, error: "no", retryIn: 1000 },
       ...others.map(({ id }) => ({ _tag: "Completed", id } as const))
     ])
   })
-  return { work }
+  return { work: claimAndSettle("mine"), free: claimAndSettle("free") }
 })
 
 const schemas = {
@@ -128,7 +130,15 @@ layer(Server.layer, { timeout: 60_000, excludeTestServices: true })("the plan of
           const { config, sql, url } = yield* prepare(kind)
 
           const checkOurs = Effect.fnUntraced(
-            function*(when: string, { work }: Effect.Success<ReturnType<typeof session>>) {
+            function*(when: string, { free, work }: Effect.Success<ReturnType<typeof session>>) {
+              // Of a task without queues, whose claims are another statement.
+              const short = yield* readsDuring(free)
+              assert.isNotEmpty(short)
+              for (const { indexes, query, tables } of short) {
+                assert.deepStrictEqual(tables, [], when)
+                assert.notInclude(indexes, "jobs_main_index", when)
+                if (query.includes("skip locked")) assert.include(indexes, "jobs_claim_index", when)
+              }
               const reads = yield* readsDuring(work)
               const claim = reads.find(({ query }) => query.includes("skip locked"))
               assert.includeMembers([...claim?.indexes ?? []], [

@@ -75,6 +75,19 @@ export const claiming = (it: It) => {
       assert.strictEqual((yield* found(store, first.id)).attempts, 2)
     }))
 
+  it.effect("takes no job on its last attempt for its task's place, when others of another task are to start first", () =>
+    Effect.gen(function*() {
+      const { pool, store, task } = yield* scene
+      const other = unique("task")
+      yield* store.addMany([
+        spec(task, { runAt: 1000 }),
+        spec(task, { runAt: 9000, maxAttempts: 1 }),
+        ...[2000, 3000, 4000].map((runAt) => spec(other, { runAt }))
+      ])
+      const { jobs } = yield* store.claim({ pool, tasks: [task, other], limit: 4, start: 2 })
+      assert.deepStrictEqual(jobs.map(({ runAt }) => runAt.epochMilliseconds), [1000, 2000, 3000])
+    }))
+
   it.effect("takes jobs on their last attempt only among those that start at once", () =>
     Effect.gen(function*() {
       const { pool, store, task } = yield* scene

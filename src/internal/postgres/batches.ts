@@ -6,7 +6,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import type { JobId } from "../../Job.ts"
 import type { Batch, BatchRequest, ClaimedJob, Settlement, Store } from "../../JobStore.ts"
 import type { KongTaskError } from "../../KongTaskError.ts"
-import { type LaneRow, toBatched } from "./claimed.ts"
+import { type LaneRow, toBatched, toMore } from "./claimed.ts"
 import { partition } from "./outcomes.ts"
 import type * as Statements from "./statements.ts"
 
@@ -151,7 +151,7 @@ export const make = ({ failure, run, sessions, statements }: {
       const toBatch = ({ after, limit, tasks }: Wanted, answer: ReadonlyArray<unknown>): Batch => {
         const isCrowded = (answer as ReadonlyArray<LaneRow | NoTurnRow>)[0]?.task === null
         const rows = isCrowded ? [] : answer as ReadonlyArray<LaneRow>
-        const held = toBatched(rows, after === undefined ? tasks : [after.task])
+        const held = after === undefined ? toBatched(rows, tasks) : toMore(rows, after.task)
         const inTheWay = held.findIndex((job) => !mayBeHeld(job))
         const jobs = inTheWay === -1 ? held : held.slice(0, inTheWay)
         return {

@@ -182,7 +182,9 @@ const toLane = (row: LaneRow, task: string): ReadonlyArray<Claimed> => {
 }
 
 /** The jobs of a batch, in the order of claims. */
-export const toBatched = (rows: ReadonlyArray<LaneRow>, tasks: ReadonlyArray<string>): ReadonlyArray<Claimed> => {
-  const jobs = rows.flatMap((row) => toLane(row, tasks[row.task - 1]!))
-  return rows.length === 1 ? jobs : jobs.toSorted(Claimed.compare)
-}
+export const toBatched = (rows: ReadonlyArray<LaneRow>, tasks: ReadonlyArray<string>): ReadonlyArray<Claimed> =>
+  rows.flatMap((row) => toLane(row, tasks[row.task - 1]!)).toSorted(Claimed.compare)
+
+/** The same of one lane, whose jobs are in order where they come in one row. */
+export const toMore = (rows: ReadonlyArray<LaneRow>, task: string): ReadonlyArray<Claimed> =>
+  rows.length === 1 ? toLane(rows[0]!, task) : toBatched(rows, [task])

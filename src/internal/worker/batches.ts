@@ -117,10 +117,10 @@ export const make = (options: {
         task
       )
 
-    // The payload of a job, on the average of the last batches.
-    let payloadSize: number | undefined
+    // The payload of a job in the last batches: the largest one at once, smaller ones step by step.
+    let payloadSize = maxSize / firstBatch
     const weigh = ({ count, size }: Batch) => {
-      if (count > 0) payloadSize = payloadSize === undefined ? size / count : (payloadSize + size / count) / 2
+      if (count > 0) payloadSize = Math.max(size / count, payloadSize / 4)
     }
     // Milliseconds a job of the last batches, all lanes together.
     let pace: number | undefined
@@ -134,7 +134,7 @@ export const make = (options: {
     const sizeOf = (tasks: ReadonlyArray<string>, slots: number) => {
       const longest = () => tasks.reduce((longest, task) => Math.max(longest, durations.short(task) ?? 0), 0.001)
       const ready = budgetMillis / 2 / (pace ?? longest() / slots)
-      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / (payloadSize ?? maxSize / firstBatch), ready)))
+      return Math.max(1, Math.floor(Math.min(maxBatch, maxSize / payloadSize, ready)))
     }
 
     // Where the last full batch ended: the next one need not walk over what that one has deleted. Only a hint: forgotten
