@@ -33,11 +33,15 @@ const idle = (name: Name, concurrency: number): Entry => ({
     yield* agent.ask("start", { work: { concurrency, jobs: 0, tasks: { bench: 0 } } })
     yield* Effect.sleep("3 seconds")
 
-    const logged = (yield* server.log).length
     const before = yield* agent.ask("used", {})
-    const { use } = yield* Usage.measured(sql, Effect.sleep(seconds * 1000))
+    // Without the statements of the measurement itself.
+    const idling = Effect.gen(function*() {
+      const logged = (yield* server.log).length
+      yield* Effect.sleep(seconds * 1000)
+      return statementsIn((yield* server.log).slice(logged))
+    })
+    const { use, value: statements } = yield* Usage.measured(sql, idling)
     const after = yield* agent.ask("used", {})
-    const statements = statementsIn((yield* server.log).slice(logged))
     const connections = yield* Usage.connections(sql)
     return {
       metrics: {
