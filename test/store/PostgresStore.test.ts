@@ -166,17 +166,17 @@ describe("batches of all pools", () => {
 
   it.live("know each other's jobs by ids of any size", () =>
     Effect.gen(function*() {
-      const { config, sql, store } = yield* single
-      const other = yield* storeOn({ ...config, applicationName: "other" })
+      const database = yield* Database.freshDatabase()
+      const sql = yield* clientOf(database.config)
+      const store = yield* storeOf(sql)
+      const other = yield* storeOn({ ...database.config, applicationName: "other" })
       yield* store.remove(yield* store.add(spec("task")))
       yield* sql`
         insert into graphile_worker._private_jobs (id, task_id) overriding system value
         select 9007199254740991 + n, task.id
         from generate_series(0, 4) as n cross join graphile_worker._private_tasks as task`
       const taking = take(other, { pool: yield* makePool(other), tasks: ["task"], limit: 4 })
-      const sever = Effect.orDie(sql`
-        select pg_terminate_backend(pid, 5000) from pg_stat_activity
-        where datname = current_database() and application_name = 'other'`)
+      const sever = Effect.provideService(Database.terminateBackends("other"), Database.TestDatabase, database)
       const lost = yield* Effect.scoped(Effect.tap(taking, sever))
       const batch = yield* Effect.scoped(take(store, { pool: yield* makePool(store), tasks: ["task"], limit: 10 }))
       assert.deepStrictEqual([lost.jobs.length, batch.count, batch.jobs.length], [4, 5, 0])
