@@ -232,7 +232,8 @@ export const make = (schema: string) => ({
 
   /**
    * $1 tasks, $2 limit, $3 as $7 of `claim`, $4 whether to wait for a turn, $5 how many jobs a row may have, inside an open
-   * transaction: jobs without a queue, held by their row locks only. A row or more a lane; one without a task when others hold so many that it has no turn.
+   * transaction: jobs without a queue, held by their row locks only. A row or more a lane; one without a task when others
+   * hold so many that it has no turn.
    */
   holdBatch: `
     select task, priority, ids, payloads, run_at, created_at, rests
@@ -240,8 +241,8 @@ export const make = (schema: string) => ({
       $5::int)`,
 
   /**
-   * $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, $6 as $7 of `claim`, $7 and $8 as
-   * $4 and $5 of `holdBatch`, inside an open transaction.
+   * $1 task, $2 priority, $3 run_at in microseconds and $4 id of the last job before, $5 limit, $6 as $7 of `claim`, $7 and
+   * $8 as $4 and $5 of `holdBatch`, inside an open transaction.
    */
   holdMore: `
     select task, priority, ids, payloads, run_at, created_at, rests
