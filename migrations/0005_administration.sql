@@ -37,7 +37,8 @@ $body$;
 
 -- Adds jobs without keys, in their order, and announces them. A spec, [task, queue, run_at, delay, attempts, priority,
 -- flags], is often that of many jobs: `spec_places` says which one, from 1, is each payload's, null that it is the first of
--- all. So the answer is short too: the new ids in order, separated by commas, when they were added, and for each spec [run_at, state, flags].
+-- all. So the answer is short too: the new ids as they were inserted, which is in order, separated by commas, when they were
+-- added, and for each spec [run_at, state, flags].
 --
 -- With `may_wait` it makes tasks and queues that are missing, as others may be doing at the same moment. Without it there
 -- is no row then: it waits for nobody's transaction, and so many callers can share it.

@@ -40,12 +40,12 @@ $body$;
 
 -- `claim`'s jobs without a queue, in its order, held by their row locks until the transaction ends, which the server ends
 -- itself when it is idle for seconds. Plan and indexes as in the claim. A row has the jobs of a lane, since a row a job would
--- cost both sides as much as all the rest: `task` is the place of the task's name, `payloads` the members of a JSON array, without its
--- brackets, since they would cost another copy of megabytes, the times 8 bytes each as
--- timestamptz is sent, `rests` a JSON array with an entry for each job of the lane that is not as most are, [id, the attempt
--- to come, max_attempts, key, revision, flags, last_error], or null when there is none. Where the rows are is kept in a
--- setting of the transaction, for `_private_kongtask_complete_held`. A row has `row_jobs` jobs at most: one of megabytes costs
--- both sides twice as much as many of some ten kilobytes. One row with nothing in it for who has no turn.
+-- cost both sides as much as all the rest, but `row_jobs` of them at most: a row of megabytes costs half as much again as many
+-- of some ten kilobytes. `task` is the place of the task's name, `payloads` the members of a JSON array, without its brackets,
+-- which would cost another copy, the times 8 bytes each as timestamptz is sent, `rests` a JSON array with an entry for each
+-- job that is not as most are, [id, the attempt to come, max_attempts, key, revision, flags, last_error], or null when there is
+-- none. Where the rows are is kept in a setting of the transaction, for `_private_kongtask_complete_held`. One row with
+-- nothing in it for who has no turn.
 create or replace function :schema._private_kongtask_hold_batch(
   task_names text[], max_jobs int, due_at timestamptz default null, may_wait boolean default true, row_jobs int default null
 )
@@ -202,8 +202,8 @@ as $body$
 $body$;
 
 -- Notes what a stream is about to run, and answers those of the jobs that another pool's stream was running when its
--- transaction ended badly, or null for each that another stream of this pool was running. To be committed on another connection than the batch's, before the first handler starts; a
--- crash of the server may lose it. The statement's snapshot is later than the locks, so that a note of a batch that has
+-- transaction ended badly, or null for each that another stream of this pool was running. To be committed on another
+-- connection than the batch's, before the first handler starts; a crash of the server may lose it. The statement's snapshot is later than the locks, so that a note of a batch that has
 -- ended well is not seen any more. Primary key, and a scan of the streams, of which those are looked into whose first and
 -- last ids are not all before or behind.
 create or replace function :schema._private_kongtask_note_batch(own_stream text, own_pool text, own_ranges bigint[])

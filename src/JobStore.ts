@@ -267,7 +267,7 @@ export interface Batch {
   readonly count: number
   /** It holds none because the batches of all pools hold so many already; others are waited for, a quarter of a second at most. */
   readonly isCrowded: boolean
-  /** How large their payloads are together, in characters of JSON. */
+  /** About how large their payloads are together, in characters of JSON. */
   readonly size: number
   /** The place of the last one, when they are all of one task and priority, and as many as were asked for. */
   readonly last: Place | undefined

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 /** The machine's clock, whatever a test has put in its place: leases and deadlines are about a database's real time. */
 const machineClock: Clock.Clock = Context.get(Context.empty(), Clock.Clock)
 
+/** Whether times of this clock and of `machineMillis` may be compared. */
 export const isMachineClock = (clock: Clock.Clock): boolean => clock === machineClock
 
 export const withMachineClock = Effect.provideService(Clock.Clock, machineClock)

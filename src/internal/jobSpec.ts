@@ -150,7 +150,7 @@ export interface Limits {
   readonly maxPayloadBytes: number
 }
 
-/** Done at once, but for what of the schema is not. */
+/** One job of those that are added in this context: an exit, unless the schema needs a fiber to encode its payload. */
 const makeIn = <R extends AnyRequest>(
   context: Carried | Problem,
   { options: given, payload: input, task }: R,
@@ -223,7 +223,7 @@ export const make = <R extends AnyRequest>(
 ): Effect.Effect<JobSpec, Job.InvalidJob, EncodingServices<R>> =>
   Effect.flatMap(carried, (context) => makeIn(context, request, limits, index))
 
-/** The same for many, one after the other. */
+/** The same for many, in their order: the first one that is invalid refuses them all, and its error has its place. */
 export const makeMany = <R extends AnyRequest>(
   requests: Iterable<R>,
   limits: Limits

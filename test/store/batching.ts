@@ -115,6 +115,8 @@ export const batching = (it: It) => {
       const held = yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))
       assert.deepStrictEqual(ids(held.jobs), [first!.id])
       assert.isUndefined(held.last)
+      const alone = yield* Effect.scoped(store.batch({ pool, tasks: [task], limit: 1 }))
+      assert.closeTo(held.size, alone.size, 2)
 
       yield* store.remove({ id: once.id })
       assert.lengthOf((yield* Effect.scoped(take(store, { pool, tasks: [task], limit: 3 }))).jobs, 2)

@@ -157,7 +157,7 @@ export const make = ({ failure, run, sessions, statements }: {
         return {
           count: jobs.length,
           isCrowded,
-          size: rows.reduce((size, { payloads }) => size + payloads.length, 0),
+          size: rows.reduce((size, { payloads }) => size + payloads.length, 0) * jobs.length / Math.max(1, held.length),
           last: jobs.length === limit && isOneLane(rows) ? jobs.at(-1)?.place : undefined,
           start: Effect.gen(function*() {
             if (jobs.length === 0) return jobs
